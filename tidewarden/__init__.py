@@ -1,0 +1,1 @@
+"""Tidewarden watches metrics for the unusual."""

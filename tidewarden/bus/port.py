@@ -1,0 +1,91 @@
+"""The bus port: topics of ordered, keyed partitions, read by offset. `memory` and `kafka` implement it.
+
+Semantics are Kafka's, because that is what runs in a cluster: at-least-once, order within a
+partition, offsets owned by the reader. Values are objects of `codec.py`'s kinds; whether they are
+encoded on the way is the adapter's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from tidewarden.topics import Topic
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """One record as it is read."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    value: Any  # Frame, ScoreFrame, RollupFrame, AnomalyBatch, list[Alert], list[Rejection]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def place(self) -> TopicPartition:
+        """The partition it came from."""
+        return TopicPartition(self.topic, self.partition)
+
+
+class Consumer(Protocol):
+    """A reader of one or several topics on behalf of a group."""
+
+    def poll(self, max_records: int, timeout: float) -> list[Record]:
+        """Up to ``max_records`` records, in order per partition; empty after ``timeout`` seconds."""
+
+    def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Read on from these offsets; partitions not named stay where they are."""
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Everything before these offsets is dealt with and need not be kept for this group."""
+
+    def lag(self) -> int:
+        """Records published but not yet polled."""
+
+    def close(self) -> None:
+        """Leave; blocked publishers no longer wait for this reader."""
+
+
+class Bus(Protocol):
+    """Where rooms meet."""
+
+    def create(self, topics: Iterable[Topic]) -> None:
+        """Make sure that the topics exist; raises ValueError where one exists with fewer partitions."""
+
+    def publish(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: str,
+        partition: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
+        """Append and return the offset. Blocks while a reader is too far behind; never drops."""
+
+    def consumer(self, topics: Sequence[str], group: str) -> Consumer:
+        """A reader that starts at the group's committed offsets, or at the oldest record."""
+
+    def ends(self, topic: str) -> dict[TopicPartition, int]:
+        """The offset that the next record of each partition will get."""
+
+    def last(self, topic: str, partition: int) -> Record | None:
+        """The newest record of a partition, or None where it is empty: how far a producer had come."""
+
+    def close(self) -> None:
+        """Wake everyone who waits, and release files."""
+
+
+class BusClosedError(Exception):
+    """The bus was closed while waiting: the process is ending."""

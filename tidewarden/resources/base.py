@@ -1,0 +1,77 @@
+"""What the four kinds share: durations, metadata, the envelope."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+API_VERSION = "tidewarden.dev/v1alpha1"
+
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_DURATION = re.compile(r"^(?:\d+(?:ms|s|m|h|d|w))+$")
+
+
+def parse_duration(text: Any) -> int:
+    """Milliseconds of a duration such as ``90s``, ``1h30m`` or ``7d``; integers pass as milliseconds."""
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    if not isinstance(text, str) or not _DURATION.match(text):
+        raise ValueError(
+            f"{text!r} is not a duration: write a number and a unit (ms, s, m, h, d, w), as in 5m or 1h30m"
+        )
+    return sum(int(n) * _UNIT_MS[unit] for n, unit in re.findall(r"(\d+)(ms|s|m|h|d|w)", text))
+
+
+def format_duration(ms: int) -> str:
+    """The shortest text that `parse_duration` reads back: 90_000 is ``1m30s``."""
+    if ms == 0:
+        return "0s"
+    parts = []
+    for unit in ("d", "h", "m", "s", "ms"):
+        count, ms = divmod(ms, _UNIT_MS[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts)
+
+
+Duration = Annotated[
+    int,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": _DURATION.pattern}),
+]
+"""Milliseconds in Python, text such as ``5m`` in YAML."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+"""A DNS label, as Kubernetes names are."""
+
+
+class Model(BaseModel):
+    """Base of every part of a resource: camelCase outside, snake_case inside, nothing mutable.
+
+    Unknown fields are ignored here, because CRDs are upgraded before operators are; `loader.py`
+    refuses them for files, where they are typing mistakes.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+
+class Metadata(Model):
+    """The part of Kubernetes' metadata that Tidewarden looks at."""
+
+    name: Name
+    namespace: Name = "local"
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    creation_timestamp: datetime | None = None
+
+
+class Resource(Model):
+    """The envelope: apiVersion, kind, metadata; each kind adds its spec."""
+
+    api_version: Literal["tidewarden.dev/v1alpha1"] = "tidewarden.dev/v1alpha1"
+    metadata: Metadata

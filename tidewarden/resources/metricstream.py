@@ -1,0 +1,125 @@
+"""MetricStream: where readings live and come from."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tidewarden.resources.base import Duration, Model, Name, Resource
+
+
+class MetricContract(Model):
+    """What a metric may look like; readings outside it are rejected with reason ``out_of_bounds``."""
+
+    name: str = Field(min_length=1, description="Name of the metric.")
+    unit: Literal["percent", "count", "ms", "bytes", "per_second", "celsius", "none"] = Field(
+        "none", description="percent implies 0 to 100, count, bytes and per_second imply at least 0."
+    )
+    min: float | None = Field(None, description="Lowest value accepted.")
+    max: float | None = Field(None, description="Highest value accepted.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}: swap them")
+        return self
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Lowest and highest value accepted, from the unit unless said otherwise."""
+        low, high = {
+            "percent": (0.0, 100.0),
+            "count": (0.0, float("inf")),
+            "bytes": (0.0, float("inf")),
+            "per_second": (0.0, float("inf")),
+        }.get(self.unit, (float("-inf"), float("inf")))
+        return (low if self.min is None else self.min, high if self.max is None else self.max)
+
+
+class HttpSource(Model):
+    """Push: ``POST /api/v1/readings`` (JSON or Arrow) and Prometheus remote write at ``/api/v1/write``."""
+
+    max_body_bytes: int = Field(
+        33_554_432, ge=1_024, le=1_073_741_824, description="Largest request body (after decompression)."
+    )
+
+
+class FileSource(Model):
+    """A CSV, Parquet or JSON lines file, read once from its beginning."""
+
+    path: str = Field(min_length=1, description="Path, relative to the resource file.")
+    format: Literal["csv", "parquet", "json"] | None = Field(
+        None, description="Absent: by the file's ending (.csv, .csv.gz, .parquet, .json, .jsonl, .ndjson)."
+    )
+    tenant: str | None = Field(None, description="Tenant of files that name none.")
+    cluster: str = Field("default", description="Cluster of files that name none.")
+    node: str | None = Field(None, description="Node of files that name none; absent: the file's stem.")
+
+
+class Source(Model):
+    """One source: a name and exactly one kind."""
+
+    name: Name
+    http: HttpSource | None = None
+    file: FileSource | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [kind for kind in ("http", "file") if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"source {self.name!r} has {'no kind' if not given else ' and '.join(given)}: give exactly one of http, file"
+            )
+        return self
+
+
+class Archive(Model):
+    """What is kept in the store, and for how long."""
+
+    readings: bool = Field(True, description="Keep raw readings and their scores, not only what was unusual.")
+    retention: Duration = Field(30 * 86_400_000, ge=60_000, description="Older data is removed.")
+
+
+class MetricStreamSpec(Model):
+    """Spec of a MetricStream."""
+
+    tenants: list[str] = Field(min_length=1, description="Any other tenant is refused and counted.")
+    interval: Duration = Field(60_000, ge=1, description="Expected spacing of the readings of a series.")
+    lateness: Duration | None = Field(None, ge=0, description="How late a reading may come. Default: one interval.")
+    max_gap: int = Field(
+        5, ge=1, le=10_000, description="Intervals of silence after which a whole node counts as gone."
+    )
+    future: Duration = Field(
+        300_000, ge=0, description="How far ahead of the clock a timestamp may be, before it is refused."
+    )
+    partitions: int = Field(6, ge=1, le=1_000, description="Partitions of the stream's topics; one process uses one.")
+    retention: Duration = Field(7 * 86_400_000, ge=60_000, description="How long the bus keeps records.")
+    metrics: list[MetricContract] = Field(default_factory=list, description="Optional contract per metric.")
+    sources: list[Source] = Field(default_factory=list, description="Where readings come from.")
+    archive: Archive = Field(default_factory=Archive)
+    paused: bool = Field(False, description="Stop reading from the sources.")
+
+    @property
+    def lateness_ms(self) -> int:
+        """Lateness, one interval unless said otherwise."""
+        return self.interval if self.lateness is None else self.lateness
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        for what, names in (
+            ("source", [s.name for s in self.sources]),
+            ("metric", [m.name for m in self.metrics]),
+            ("tenant", self.tenants),
+        ):
+            twice = sorted({n for n in names if names.count(n) > 1})
+            if twice:
+                raise ValueError(f"{what} {twice[0]!r} is given twice: names are unique within a stream")
+        return self
+
+
+class MetricStream(Resource):
+    """Where readings live and come from."""
+
+    kind: Literal["MetricStream"] = "MetricStream"
+    spec: MetricStreamSpec

@@ -1,0 +1,152 @@
+"""What Tidewarden says of itself: metrics, a status board, logs.
+
+One `Telemetry` is made at the entry point and passed to whoever has something to say; there are no
+global registries. Every metric is declared here with its help text, and the reference page
+(`docs/reference/metrics.md`) is generated from these declarations.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from typing import Any, Literal, TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+LogFormat = Literal["text", "json"]
+
+
+class Telemetry:
+    """Metrics in a registry of their own, and the status board that the API shows."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.board = StatusBoard()
+        r = self.registry
+        self.readings = Counter("tidewarden_readings", "Readings accepted by ingest.", ["stream", "source"], registry=r)
+        self.rejected = Counter(
+            "tidewarden_rejected", "Readings refused by ingest, kept with their reason.",
+            ["stream", "source", "reason"], registry=r,
+        )  # fmt: skip
+        self.late = Counter(
+            "tidewarden_late_readings", "Readings older than the newest one of their series.",
+            ["stream", "source"], registry=r,
+        )  # fmt: skip
+        self.source_lag = Gauge(
+            "tidewarden_source_lag_seconds", "Now minus the newest timestamp that a source delivered.",
+            ["stream", "source"], registry=r,
+        )  # fmt: skip
+        self.scored = Counter("tidewarden_scored_readings", "Readings scored.", ["stream", "detector"], registry=r)
+        self.anomalies = Counter(
+            "tidewarden_anomalies", "Anomalies opened.", ["stream", "detector", "kind"], registry=r
+        )
+        self.score_latency = Histogram(
+            "tidewarden_score_latency_seconds", "From a reading's arrival at ingest to its score on the bus.",
+            ["stream", "detector"], registry=r,
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+        )  # fmt: skip
+        self.model_series = Gauge(
+            "tidewarden_model_series", "Series a detector knows, by state (learning or ready).",
+            ["stream", "detector", "state"], registry=r,
+        )  # fmt: skip
+        self.model_bytes = Gauge(
+            "tidewarden_model_state_bytes",
+            "Memory that a detector's state takes.",
+            ["stream", "detector"],
+            registry=r,
+        )
+        self.alerts = Counter("tidewarden_alerts", "Alert transitions.", ["stream", "policy", "state"], registry=r)
+        self.deliveries = Counter(
+            "tidewarden_alert_deliveries", "Notifications to receivers, by result (sent, retried, refused).",
+            ["policy", "receiver", "result"], registry=r,
+        )  # fmt: skip
+        self.lag = Gauge(
+            "tidewarden_lag_records",
+            "Records on the bus that a service has not yet read.",
+            ["service"],
+            registry=r,
+        )
+        self.handled = Counter(
+            "tidewarden_records_handled", "Bus records a service has dealt with.", ["service"], registry=r
+        )
+        self.errors = Counter(
+            "tidewarden_errors", "Failures that a service survived.", ["service", "error"], registry=r
+        )
+        self.stored = Counter("tidewarden_stored_rows", "Rows written to the store.", ["stream", "kind"], registry=r)
+
+
+class StatusBoard:
+    """The latest word of each component, for the API and the terminal; safe from several threads.
+
+    A component posts a plain JSON-able dict under (section, name). Sections: ``sources`` (accepted,
+    rejected, success_rate, late, lag_seconds, state), ``detectors`` (series, learning, ready, warmup,
+    message, model, state_bytes, threshold), ``policies``, ``simulations`` (played, total), ``services``
+    (lag_records, handled, state).
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sections: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def post(self, section: str, name: str, **facts: Any) -> None:
+        """Replace what is said of ``name``."""
+        with self._lock:
+            self._sections.setdefault(section, {})[name] = facts
+
+    def read(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """A copy of everything."""
+        with self._lock:
+            return {
+                section: {name: dict(facts) for name, facts in items.items()}
+                for section, items in self._sections.items()
+            }
+
+
+class RateMeter:
+    """Events a second over the last few seconds, for people to look at."""
+
+    def __init__(self, window_s: float = 5.0) -> None:
+        self._window_s = window_s
+        self._marks: deque[tuple[float, float]] = deque()
+
+    def mark(self, total: float, at: float | None = None) -> float:
+        """Note a running total and return the rate over the window."""
+        now = time.monotonic() if at is None else at
+        self._marks.append((now, total))
+        while len(self._marks) > 2 and now - self._marks[0][0] > self._window_s:
+            self._marks.popleft()
+        first_at, first = self._marks[0]
+        return (total - first) / (now - first_at) if now > first_at else 0.0
+
+
+def configure_logging(level: str = "info", log_format: LogFormat = "text", stream: TextIO | None = None) -> None:
+    """Send structlog and the standard library's loggers to ``stream`` (stderr), as text or JSON lines."""
+    stream = stream or sys.stderr
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    finish: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if log_format == "json":
+        finish.append(structlog.processors.format_exc_info)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*finish, renderer]))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())

@@ -1,0 +1,48 @@
+"""Topics: the only place that names, keys and sizes them.
+
+Readings are keyed by node, so that a node's metrics stay together and in order; everything that
+follows is keyed by tenant, so that a rollup sees a whole tenant.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+from tidewarden.frames import NodeKey
+
+Purpose = Literal["readings", "rejected", "scores", "rollups", "anomalies", "alerts"]
+PURPOSES: tuple[Purpose, ...] = ("readings", "rejected", "scores", "rollups", "anomalies", "alerts")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as the bus must have it."""
+
+    name: str
+    partitions: int
+    compacted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTopics:
+    """The topics of one MetricStream: ``<namespace>.<stream>.<purpose>``."""
+
+    namespace: str
+    stream: str
+    partitions: int = 1
+
+    def name(self, purpose: Purpose) -> str:
+        """Full name of the topic for ``purpose``."""
+        return f"{self.namespace}.{self.stream}.{purpose}"
+
+    def all(self) -> list[Topic]:
+        """Every topic of the stream; ``rejected`` needs no order, so one partition does."""
+        return [Topic(self.name(purpose), 1 if purpose == "rejected" else self.partitions) for purpose in PURPOSES]
+
+
+def partition_of(key: NodeKey | str, partitions: int) -> int:
+    """Partition of a key: CRC-32 of its path modulo ``partitions``, the same in every process."""
+    text = key if isinstance(key, str) else key.path
+    return zlib.crc32(text.encode()) % partitions
