@@ -150,13 +150,11 @@ def _sweep(rows: _Rows, profile: Profile) -> tuple[float, float]:
     its window above it; so one sort and one running sum serve all thresholds.
     """
     order = np.argsort(-rows.score, kind="stable")
-    score, window = rows.score[order], rows.window[order]
-    delta = rows.position[order] * profile.fp_weight
+    score, window, position = rows.score[order], rows.window[order], rows.position[order]
+    delta = position * profile.fp_weight
     for number in range(rows.scorable):
         inside = np.flatnonzero(window == number)
-        best = np.maximum.accumulate(
-            np.maximum(delta[inside] / profile.fp_weight * profile.tp_weight, -profile.fn_weight)
-        )
+        best = np.maximum.accumulate(np.maximum(position[inside] * profile.tp_weight, -profile.fn_weight))
         delta[inside] = np.diff(best, prepend=-profile.fn_weight)
     total = -profile.fn_weight * rows.scorable + np.cumsum(delta)
     ends = np.flatnonzero(np.append(score[1:] != score[:-1], True) & np.isfinite(score))
@@ -306,12 +304,8 @@ def parse_profiles(raw: bytes) -> tuple[Profile, ...]:
     """NAB's ``profiles.json`` as profiles, in its order."""
     try:
         found = msgspec.json.decode(raw, type=dict[str, dict[str, dict[str, float]]])
-        return tuple(
-            Profile(
-                name, costs["CostMatrix"]["tpWeight"], costs["CostMatrix"]["fpWeight"], costs["CostMatrix"]["fnWeight"]
-            )
-            for name, costs in found.items()
-        )
+        costs = {name: matrix["CostMatrix"] for name, matrix in found.items()}
+        return tuple(Profile(name, c["tpWeight"], c["fpWeight"], c["fnWeight"]) for name, c in costs.items())
     except (msgspec.DecodeError, KeyError) as error:
         raise ValueError(f"profiles must be JSON as in NAB's config/profiles.json: {error}") from None
 
@@ -337,9 +331,8 @@ def read_corpus(folder: Path) -> list[CorpusFile]:
     """
     from pyarrow import csv
 
-    found = [
-        path for path in (folder / "labels/combined_windows.json", folder / "combined_windows.json") if path.exists()
-    ]
+    places = (folder / "labels/combined_windows.json", folder / "combined_windows.json")
+    found = [path for path in places if path.exists()]
     if not found:
         raise ValueError(f"{folder}: no labels/combined_windows.json in it; pass a folder laid out as NAB's")
     windows: Mapping[str, list[tuple[int, int]]] = parse_windows(found[0].read_bytes())
