@@ -80,8 +80,12 @@ class Bus(Protocol):
     def ends(self, topic: str) -> dict[TopicPartition, int]:
         """The offset that the next record of each partition will get."""
 
-    def last(self, topic: str, partition: int) -> Record | None:
-        """The newest record of a partition, or None where it is empty: how far a producer had come."""
+    def last(self, topic: str, partition: int, producer: str | None = None) -> Record | None:
+        """The newest record of a partition, or of one producer in it (by the header ``producer``).
+
+        It tells a producer how far it had come before it was killed. Only offset, key and headers are
+        promised; ``value`` may be None. None where there is no such record.
+        """
 
     def close(self) -> None:
         """Wake everyone who waits, and release files."""

@@ -1,0 +1,126 @@
+"""The detect service: readings in, scores and anomalies out."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from tidewarden.bus.port import Record
+from tidewarden.events import AnomalyBatch
+from tidewarden.frames import Frame, IntArray, ScoreFrame, SeriesTable
+from tidewarden.resources import AnomalyDetector, MetricStream
+from tidewarden.scoring.scorer import Scorer
+from tidewarden.telemetry import Telemetry
+from tidewarden.topics import Purpose
+from tidewarden_services.contract import Output
+
+_POST_EVERY_S = 0.25  # people read the board; more often costs more than it says
+
+
+class DetectService:
+    """One AnomalyDetector over one stream.
+
+    Scores of a frame are published under the frame's own key, so they keep its partition and order.
+    An anomaly batch goes out when there is an anomaly, and when time has moved on by an interval, so
+    that the alert service can let alerts resolve while all is calm.
+    """
+
+    inputs: tuple[Purpose, ...] = ("readings",)
+
+    def __init__(self, detector: AnomalyDetector, stream: MetricStream, table: SeriesTable, telemetry: Telemetry):
+        self.name = f"detect.{detector.metadata.name}"
+        self._detector = detector.metadata.name
+        self._stream = stream.metadata.name
+        self._interval_ms = stream.spec.interval
+        self._table = table
+        self._telemetry = telemetry
+        self._scorer = Scorer(
+            self._detector,
+            self._stream,
+            detector.spec,
+            interval_ms=stream.spec.interval,
+            lateness_ms=stream.spec.lateness_ms,
+            max_gap=stream.spec.max_gap,
+            table=table,
+        )
+        self._model = detector.spec.model.kind
+        self._scored = telemetry.scored.labels(self._stream, self._detector)
+        self._tenants: list[str] = []
+        self._tenant_of: IntArray = np.zeros(0, np.int32)
+        self._watermarks: dict[str, int] = {}
+        self._posted_at = 0.0
+        self.post()
+
+    def handle(self, record: Record) -> list[Output]:
+        """Score one frame of readings."""
+        frame = record.value
+        assert isinstance(frame, Frame)
+        scored = self._scorer.score(frame)
+        scores = scored.scores
+        self.post()
+        if not len(scores):
+            return []
+        self._scored.inc(len(scores))
+        for anomaly in scored.anomalies:
+            if anomaly.revision == 1:
+                self._telemetry.anomalies.labels(self._stream, self._detector, anomaly.kind).inc()
+        outputs = [Output("scores", record.key, scores)]
+        advanced = self._advance(scores)
+        if scored.anomalies or advanced:
+            batch = AnomalyBatch(detector=self._detector, anomalies=scored.anomalies, watermarks=dict(self._watermarks))
+            outputs.append(Output("anomalies", record.key, batch))
+        return outputs
+
+    def snapshot(self) -> bytes:
+        """State of model, calibration, thresholds and open anomalies.
+
+        The watermarks are not in it: they only say when to send a batch without anomalies, and the
+        next frame brings them back.
+        """
+        return self._scorer.snapshot()
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a snapshot."""
+        self._scorer.restore(state)
+        self.post(force=True)
+
+    def post(self, *, force: bool = False) -> None:
+        """Tell the status board how far the model is; at most a few times a second."""
+        now = time.monotonic()
+        if not force and now - self._posted_at < _POST_EVERY_S:
+            return
+        self._posted_at = now
+        learning = self._scorer.learning()
+        self._telemetry.model_series.labels(self._stream, self._detector, "learning").set(learning.learning)
+        self._telemetry.model_series.labels(self._stream, self._detector, "ready").set(learning.ready)
+        self._telemetry.model_bytes.labels(self._stream, self._detector).set(self._scorer.state_bytes)
+        self._telemetry.board.post(
+            "detectors",
+            self._detector,
+            stream=self._stream,
+            model=self._model,
+            series=learning.learning + learning.ready,
+            learning=learning.learning,
+            ready=learning.ready,
+            warmup=learning.warmup,
+            message=learning.message,
+            state_bytes=self._scorer.state_bytes,
+            threshold=self._scorer.threshold,
+        )
+
+    def _advance(self, scores: ScoreFrame) -> bool:
+        """Move the tenants' watermarks on; true if one has moved by an interval since it was last told."""
+        for series in range(len(self._tenant_of), len(self._table)):  # new ones only
+            tenant = self._table[series].tenant
+            if tenant not in self._tenants:
+                self._tenants.append(tenant)
+            self._tenant_of = np.append(self._tenant_of, np.int32(self._tenants.index(tenant)))
+        newest = np.full(len(self._tenants), np.iinfo(np.int64).min)
+        np.maximum.at(newest, self._tenant_of[scores.series], scores.timestamp)
+        advanced = False
+        for tenant, at in zip(self._tenants, newest.tolist(), strict=True):
+            if at >= self._watermarks.get(tenant, np.iinfo(np.int64).min) + self._interval_ms:
+                self._watermarks[tenant] = at
+                advanced = True
+        return advanced
