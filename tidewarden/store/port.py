@@ -119,3 +119,7 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Flush and release."""
+
+
+class StoreError(Exception):
+    """A store cannot be opened or used: says which, why, and the remedy."""
