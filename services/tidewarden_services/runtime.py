@@ -68,7 +68,7 @@ class Runner:
         telemetry: Telemetry,
         clock: Clock,
         sync: Callable[[], None] = lambda: None,
-        on_published: Callable[[Record], None] = lambda record: None,
+        on_published: Callable[[Record], None] = lambda _: None,
         snapshot_every_s: float = SNAPSHOT_EVERY_S,
     ) -> None:
         self.service = service

@@ -1,0 +1,70 @@
+# One command to see it, one to test it. Both make their own .venv from nothing but Python 3.11+ and pip.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+# Compiled kernels are kept here, outside the tree, so that a second clone starts warm.
+export NUMBA_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidewarden/numba
+
+.PHONY: help demo up test check format generate bench lock clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# uv is several times faster; where it is missing, venv and pip do the same.
+define INSTALL
+	@if command -v uv >/dev/null 2>&1; then \
+	  test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) $(VENV); \
+	  uv pip install --quiet --python $(BIN)/python -e '.[$(1)]'; \
+	else \
+	  test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(1)]'; \
+	fi
+	@touch $@
+endef
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tidewarden needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	@echo "Installing Tidewarden into $(VENV) (once) …" >&2
+	$(call INSTALL,)
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(call INSTALL,dev)
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(call INSTALL,dev$(,)bench)
+, := ,
+
+demo: $(VENV)/.installed ## Real incidents and a simulated fleet, live at http://127.0.0.1:8000 (ARGS="--exit-when-done --json")
+	@$(BIN)/tidewarden demo $(ARGS)
+
+up: $(VENV)/.installed ## Run your own resources: make up ARGS="-f FILE.yaml"
+	@$(BIN)/tidewarden up $(ARGS)
+
+test: $(VENV)/.installed-dev ## All tests
+	@$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/.installed-dev ## ruff, mypy strict, import contracts, generated files up to date
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m tidewarden_cli.reference --check
+
+format: $(VENV)/.installed-dev ## Format and fix what can be fixed
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+generate: $(VENV)/.installed-dev ## Write docs/reference from the code
+	@$(BIN)/python -m tidewarden_cli.reference
+
+bench: $(VENV)/.installed-bench ## Speed and accuracy beside the peers, in one run
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: $(VENV)/.installed-dev ## Pin every dependency for the image (needs uv)
+	@uv pip compile --quiet --universal --python-version 3.11 --no-header pyproject.toml -o requirements.lock
+
+clean: ## Remove what make has made here
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

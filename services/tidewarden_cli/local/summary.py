@@ -1,0 +1,46 @@
+"""The counts of a run, for the terminal, ``--json`` and tests."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tidewarden.evaluate.report import Evaluation
+from tidewarden.store.port import Query
+from tidewarden_cli.local.pipeline import LocalPipeline
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """Counts at one moment."""
+
+    readings: int
+    rejected: int
+    anomalies: int
+    alerts: int
+    firing: int
+    lag_records: int
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The JSON object that ends ``--exit-when-done --json``."""
+
+    readings: int
+    rejected: int
+    anomalies: int
+    alerts: int
+    seconds: float
+    readings_per_second: float
+    evaluation: list[Evaluation]
+
+
+def totals(pipeline: LocalPipeline) -> Totals:
+    """Counts so far; anomalies and alerts are those in the store, so they include earlier runs on its data."""
+    sources = pipeline.telemetry.board.read().get("sources", {}).values()
+    counts = pipeline.store.counts()
+    return Totals(
+        readings=sum(int(facts["accepted"]) for facts in sources),
+        rejected=sum(int(facts["rejected"]) for facts in sources),
+        anomalies=counts["anomalies"],
+        alerts=counts["alerts"],
+        firing=len(pipeline.store.alerts(Query(state="firing", limit=10_000))),
+        lag_records=pipeline.lag_records(),
+    )

@@ -1,0 +1,112 @@
+"""What a person at the terminal sees while the process runs, and at its end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tidewarden.telemetry import RateMeter
+from tidewarden_cli.local.summary import Summary, totals
+from tidewarden_cli.local.pipeline import LocalPipeline
+
+PLAIN_EVERY_S = 5.0  # lines in a log, not in a terminal, are for later reading: a few suffice
+
+
+class Progress:
+    """Live lines on a terminal, or a plain line now and then where stderr is a file or a pipe."""
+
+    def __init__(self, pipeline: LocalPipeline, console: Console, address: str | None) -> None:
+        self._pipeline = pipeline
+        self._console = console
+        self._address = address
+        self._began = time.monotonic()
+        self._rate = RateMeter()
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._next_plain = self._began + PLAIN_EVERY_S
+
+    def __enter__(self) -> Progress:
+        if self._address:
+            self._console.print(
+                f"[bold]Tidewarden[/bold] is watching; the page: [bold cyan]{self._address}[/]  (Ctrl-C ends)"
+            )
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self) -> None:
+        """Show the state of things."""
+        now = totals(self._pipeline)
+        rate = self._rate.mark(now.readings)
+        if self._live:
+            self._live.update(self._picture(now, rate))
+        elif time.monotonic() >= self._next_plain:
+            self._next_plain = time.monotonic() + PLAIN_EVERY_S
+            self._console.print(_line(now, rate, time.monotonic() - self._began).plain, highlight=False)
+
+    def _picture(self, now: Any, rate: float) -> RenderableType:
+        lines: list[RenderableType] = [_line(now, rate, time.monotonic() - self._began)]
+        board = self._pipeline.telemetry.board.read()
+        table = Table.grid(padding=(0, 2))
+        for name, facts in sorted(board.get("simulations", {}).items()):
+            played, total = facts.get("played", 0), facts.get("total")
+            share = f"{100 * played / total:3.0f} %" if total else f"{played:,}"
+            table.add_row("simulation", name, share, "")
+        for name, facts in sorted(board.get("detectors", {}).items()):
+            table.add_row("detector", name, f"{facts.get('series', 0)} series", str(facts.get("message", "")))
+        lines.append(table)
+        return Group(*lines)
+
+
+def _line(now: Any, rate: float, seconds: float) -> Text:
+    text = Text()
+    text.append(f"{seconds:6.0f} s  ")
+    text.append(f"{now.readings:,} readings", style="bold")
+    text.append(f"  {rate:,.0f}/s  ")
+    text.append(f"{now.rejected:,} rejected  ", style="yellow" if now.rejected else "")
+    text.append(f"{now.anomalies:,} anomalies  ", style="magenta" if now.anomalies else "")
+    text.append(f"{now.alerts:,} alerts ({now.firing} firing)  ", style="red" if now.firing else "")
+    text.append(f"lag {now.lag_records:,}")
+    return text
+
+
+def show_summary(summary: Summary, console: Console) -> None:
+    """The last words: counts, and how the detectors did where there was truth."""
+    console.print(
+        f"{summary.readings:,} readings in {summary.seconds:.1f} s ({summary.readings_per_second:,.0f}/s), "
+        f"{summary.rejected:,} rejected, {summary.anomalies:,} anomalies, {summary.alerts:,} alerts",
+        highlight=False,
+    )
+    if not summary.evaluation:
+        return
+    table = Table(title="Against the truth of the simulations", title_justify="left")
+    for heading in (
+        "detector",
+        "simulation",
+        "precision",
+        "recall",
+        "F1",
+        "VUS-PR",
+        "median delay",
+        "false alarms/day",
+    ):
+        table.add_column(heading, justify="left" if heading in ("detector", "simulation") else "right")
+    for row in summary.evaluation:
+        delay = "–" if row.delay_median_s is None else f"{row.delay_median_s:.0f} s"
+        table.add_row(
+            row.detector, row.simulation, _share(row.precision), _share(row.recall), _share(row.f1),
+            _share(row.vus_pr), delay, "–" if row.false_alarms_per_day is None else f"{row.false_alarms_per_day:.2f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

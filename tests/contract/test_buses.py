@@ -1,0 +1,252 @@
+"""One suite for every bus: order, offsets, groups, back-pressure, and what a killed process finds again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tidewarden.bus.journal import JournalError, PartitionJournal
+from tidewarden.bus.memory import MemoryBus
+from tidewarden.bus.port import Bus, BusClosedError, TopicPartition
+from tidewarden.events import AnomalyBatch
+from tidewarden.frames import Frame, SeriesKey, SeriesTable
+from tidewarden.topics import Topic
+
+TOPIC = "local.shop.readings"
+PLACE = TopicPartition(TOPIC, 0)
+
+MakeBus = Callable[[], Bus]
+
+
+def batch(number: int) -> AnomalyBatch:
+    return AnomalyBatch(detector="d", anomalies=[], watermarks={"shop": number})
+
+
+def number_of(value: AnomalyBatch) -> int:
+    return value.watermarks["shop"]
+
+
+@pytest.fixture(params=["memory", "journaled"])
+def make_bus(request: pytest.FixtureRequest, tmp_path: Path):
+    """A factory of buses; a journaled one made twice finds the same records again."""
+    made: list[Bus] = []
+
+    def make() -> Bus:
+        bus = MemoryBus(SeriesTable(), journal=tmp_path if request.param == "journaled" else None)
+        bus.create([Topic(TOPIC, 2)])
+        made.append(bus)
+        return bus
+
+    yield make
+    for bus in made:
+        bus.close()
+
+
+def test_records_come_back_in_order_with_key_headers_and_offset(make_bus: MakeBus) -> None:
+    """What was published is read in order, each record with its own key, headers and offset."""
+    bus = make_bus()
+    for number in range(5):
+        assert bus.publish(TOPIC, batch(number), key=f"k{number}", headers={"producer": "p"}) == number
+    records = bus.consumer([TOPIC], "g").poll(10, 1)
+    assert [number_of(r.value) for r in records] == [0, 1, 2, 3, 4]
+    assert [r.key for r in records] == [f"k{n}" for n in range(5)]
+    assert records[3].headers == {"producer": "p"}
+    assert records[3].place == PLACE
+
+
+def test_poll_returns_at_most_what_was_asked_for_and_nothing_when_all_is_read(make_bus: MakeBus) -> None:
+    """A poll is bounded, and an empty one ends after its timeout."""
+    bus = make_bus()
+    for number in range(5):
+        bus.publish(TOPIC, batch(number), key="k")
+    consumer = bus.consumer([TOPIC], "g")
+    assert len(consumer.poll(3, 1)) == 3
+    assert consumer.lag() == 2
+    assert len(consumer.poll(3, 1)) == 2
+    assert consumer.poll(3, 0.01) == []
+    assert consumer.lag() == 0
+
+
+def test_groups_do_not_see_each_other(make_bus: MakeBus) -> None:
+    """Every group reads every record."""
+    bus = make_bus()
+    first, second = bus.consumer([TOPIC], "a"), bus.consumer([TOPIC], "b")
+    bus.publish(TOPIC, batch(1), key="k")
+    assert [number_of(r.value) for r in first.poll(9, 1)] == [1]
+    assert [number_of(r.value) for r in second.poll(9, 1)] == [1]
+
+
+def test_a_group_goes_on_where_it_committed(make_bus: MakeBus) -> None:
+    """A reader that left and came back starts at its committed offset, not where it had polled to."""
+    bus = make_bus()
+    for number in range(5):
+        bus.publish(TOPIC, batch(number), key="k")
+    consumer = bus.consumer([TOPIC], "g")
+    consumer.poll(4, 1)
+    consumer.commit({PLACE: 2})
+    consumer.close()
+    again = bus.consumer([TOPIC], "g")
+    assert [number_of(r.value) for r in again.poll(9, 1)] == [2, 3, 4]
+
+
+def test_seek_goes_back_to_what_is_not_committed(make_bus: MakeBus) -> None:
+    """A restored snapshot may read again what was polled after it was taken."""
+    bus = make_bus()
+    consumer = bus.consumer([TOPIC], "g")
+    for number in range(5):
+        bus.publish(TOPIC, batch(number), key="k")
+    consumer.poll(5, 1)
+    consumer.seek({PLACE: 1})
+    assert [number_of(r.value) for r in consumer.poll(9, 1)] == [1, 2, 3, 4]
+
+
+def test_partitions_are_apart(make_bus: MakeBus) -> None:
+    """Each partition has its own offsets and its own newest record."""
+    bus = make_bus()
+    bus.publish(TOPIC, batch(1), key="k", partition=0)
+    bus.publish(TOPIC, batch(2), key="k", partition=1, headers={"producer": "p"})
+    assert bus.ends(TOPIC) == {PLACE: 1, TopicPartition(TOPIC, 1): 1}
+    newest = bus.last(TOPIC, 1, "p")
+    assert newest is not None
+    assert newest.offset == 0
+    assert bus.last(TOPIC, 0, "p") is None
+
+
+def test_a_closed_bus_wakes_whoever_waits(make_bus: MakeBus) -> None:
+    """Nobody hangs at shutdown: a waiting reader gets BusClosedError."""
+    bus = make_bus()
+    consumer = bus.consumer([TOPIC], "g")
+    outcome: list[str] = []
+
+    def wait() -> None:
+        try:
+            consumer.poll(1, 60)
+        except BusClosedError:
+            outcome.append("woken")
+
+    reader = threading.Thread(target=wait)
+    reader.start()
+    bus.close()
+    reader.join(10)
+    assert outcome == ["woken"]
+
+
+def test_a_publisher_waits_for_a_slow_reader_and_loses_nothing(tmp_path: Path) -> None:
+    """With room for 100 rows, 1,000 rows go through one slow reader, in order, none dropped."""
+    table = SeriesTable([SeriesKey("t", "c", "n", "m")])
+    for journal in (None, tmp_path / "j"):
+        bus = MemoryBus(table, journal=journal, capacity_rows=100)
+        bus.create([Topic(TOPIC, 1)])
+        consumer = bus.consumer([TOPIC], "g")
+        highest_lag = 0
+
+        def publish(bus: MemoryBus = bus) -> None:
+            for n in range(100):
+                bus.publish(TOPIC, frame(table, n * 10, 10), key="k")
+
+        writer = threading.Thread(target=publish)
+        writer.start()
+        seen: list[int] = []
+        while len(seen) < 1000:
+            for record in consumer.poll(3, 5):
+                highest_lag = max(highest_lag, consumer.lag())
+                seen += record.value.timestamp.tolist()
+            consumer.commit({PLACE: record.offset + 1})
+        writer.join(10)
+        assert seen == list(range(1000))
+        assert highest_lag <= 11
+        bus.close()
+
+
+def frame(table: SeriesTable, start: int, n: int) -> Frame:
+    return Frame(table, np.zeros(n, np.int32), np.arange(start, start + n), np.arange(n) / 7)
+
+
+def test_a_new_process_reads_the_journal_on(tmp_path: Path) -> None:
+    """Frames published before a kill are there for the next process, from any offset, whatever its series ids."""
+    table = SeriesTable([SeriesKey("t", "c", "n", "m"), SeriesKey("t", "c", "n", "other")])
+    bus = MemoryBus(table, journal=tmp_path)
+    bus.create([Topic(TOPIC, 1)])
+    for n in range(10):
+        bus.publish(TOPIC, frame(table, n * 10, 10), key="k", headers={"producer": "p", "position": str(n)})
+    # no close: the process is gone
+
+    other = SeriesTable([SeriesKey("x", "x", "x", "x")])
+    after = MemoryBus(other, journal=tmp_path)
+    after.create([Topic(TOPIC, 1)])
+    newest = after.last(TOPIC, 0, "p")
+    assert newest is not None
+    assert newest.headers["position"] == "9"
+    consumer = after.consumer([TOPIC], "g")
+    consumer.seek({PLACE: 4})
+    after.publish(TOPIC, frame(other, 100, 10), key="k")
+    records = consumer.poll(100, 1)
+    assert [r.offset for r in records] == list(range(4, 11))
+    assert np.concatenate([r.value.timestamp for r in records]).tolist() == list(range(40, 110))
+    assert other[int(records[0].value.series[0])] == SeriesKey("t", "c", "n", "m")
+    after.close()
+    bus.close()
+
+
+def test_a_torn_last_entry_is_cut_off(tmp_path: Path) -> None:
+    """However many bytes of the last entry reached the disk, the journal opens with all entries before it."""
+    journal = PartitionJournal(tmp_path)
+    for n in range(3):
+        journal.append("k", {}, "x", b"payload %d" % n)
+    journal.close()
+    path = next(tmp_path.glob("*.log"))
+    whole = path.read_bytes()
+    entry_bytes = whole.index(b"payload 2") - whole.index(b"payload 1")
+    for cut in range(1, entry_bytes):
+        path.write_bytes(whole[:-cut])
+        again = PartitionJournal(tmp_path)
+        assert [e.data for e in again.read(0)] == [b"payload 0", b"payload 1"]
+        assert again.append("k", {}, "x", b"after") == 2
+        assert [e.data for e in again.read(1)] == [b"payload 1", b"after"]
+        again.close()
+
+
+def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
+    """A flipped byte before the end is never skipped over in silence."""
+    journal = PartitionJournal(tmp_path)
+    for n in range(3):
+        journal.append("k", {}, "x", b"payload %d" % n)
+    journal.close()
+    path = next(tmp_path.glob("*.log"))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"payload 0")] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(JournalError, match="damaged at byte"):
+        PartitionJournal(tmp_path)
+
+
+def test_segments_are_removed_once_every_group_is_past_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal stays small, and still knows how far each producer had come."""
+    monkeypatch.setattr("tidewarden.bus.journal.SEGMENT_BYTES", 400)
+    bus = MemoryBus(journal=tmp_path)
+    bus.create([Topic(TOPIC, 1)])
+    fast, slow = bus.consumer([TOPIC], "fast"), bus.consumer([TOPIC], "slow")
+    bus.publish(TOPIC, batch(0), key="k", headers={"producer": "early", "position": "0"})
+    for number in range(1, 60):
+        bus.publish(TOPIC, batch(number), key="k")
+    segments = len(list(tmp_path.rglob("*.log")))
+    assert segments > 5
+    fast.poll(100, 1)
+    fast.commit({PLACE: 60})
+    assert len(list(tmp_path.rglob("*.log"))) == segments
+    slow.poll(100, 1)
+    slow.commit({PLACE: 60})
+    assert len(list(tmp_path.rglob("*.log"))) == 1
+    bus.close()
+
+    again = MemoryBus(journal=tmp_path)
+    again.create([Topic(TOPIC, 1)])
+    early = again.last(TOPIC, 0, "early")
+    assert early is not None
+    assert early.headers["position"] == "0"
+    assert again.ends(TOPIC) == {PLACE: 60}
+    again.close()
