@@ -1,0 +1,422 @@
+// The page's one state and who shows what of it. The server tells it everything; nothing is computed
+// here that somebody could disagree with.
+import { AlertList, AnomalyList, alertLink, order } from "./alerts.js";
+import { api } from "./api.js";
+import { loadPlotly } from "./chart.js";
+import { fill, h, segments, text } from "./dom.js";
+import { GLYPH, duration, kind, score, seriesLink, seriesPath, time, utc } from "./format.js";
+import { Numbers, showHealth } from "./health.js";
+import { HeatMap } from "./heatmap.js";
+import { RejectedDialog } from "./rejected.js";
+import { start as startRouter } from "./router.js";
+import { SeriesView } from "./series.js";
+import { LiveSocket } from "./socket.js";
+
+const KEPT_ANOMALIES = 500;
+const KEPT_ALERTS = 300;
+const TREE_EVERY_MS = 5000;
+const REPLAY_FROM_MS = 15 * 60e3; // data time further than this from the clock is called a replay
+const WINDOWS = [["now", "now", "Colour by the present score"], ["1h", "1 h", "Colour by the highest anomaly of the last hour"], ["1d", "1 d", "Colour by the highest anomaly of the last day"]];
+const WINDOW_MS = { "1h": 3600e3, "1d": 86400e3 };
+
+const $ = (id) => document.getElementById(id);
+
+const state = {
+  statistics: null, health: null, alerts: new Map(), anomalies: new Map(), loaded: false,
+  connection: { state: "connecting" }, window: "now", needle: "", severities: new Set(["critical", "warning", "info"]), detector: "",
+};
+
+const rejected = new RejectedDialog($("rejected"));
+const showRejected = () => rejected.open();
+const numbers = new Numbers($("numbers"), { onRejected: showRejected });
+const map = new HeatMap($("heatmap"), { onOpen: openNode, tip: $("tip") });
+const socket = new LiveSocket("/ws", { onMessage, onState });
+const alertList = new AlertList($("panel-alerts"), { acknowledge, now: () => map.asOf });
+const anomalyList = new AnomalyList($("panel-anomalies"));
+const chart = new SeriesView($("series"), {
+  socket,
+  facts: {
+    node: (key) => map.scopes.get([key.tenant, key.cluster, key.node].join("/")),
+    threshold: (name) => state.statistics?.detectors?.find((d) => d.name === name)?.threshold ?? null,
+  },
+});
+
+// --- what comes in -----------------------------------------------------------------------------------
+
+function onMessage(type, data) {
+  const many = Array.isArray(data) ? data : [data];
+  if (type === "statistics") state.statistics = data;
+  else if (type === "rollup" && !state.detector) map.update(data);
+  else if (type === "readings") many.forEach((rows) => chart.append(rows));
+  else if (type === "alert") many.forEach((alert) => keepAlert(alert));
+  else if (type === "anomaly") {
+    for (const anomaly of many) {
+      keepAnomaly(anomaly);
+      chart.found(anomaly);
+    }
+  }
+  drawSoon();
+}
+
+function onState(connection) {
+  const before = state.connection.state;
+  state.connection = connection;
+  if (connection.state === "open" && before !== "open") load();
+  drawConnection();
+}
+
+function keepAnomaly(anomaly) {
+  const known = state.anomalies.get(anomaly.id);
+  if (known && known.revision > anomaly.revision) return;
+  state.anomalies.set(anomaly.id, anomaly);
+  trim(state.anomalies, KEPT_ANOMALIES, (a, b) => b.onset - a.onset);
+}
+
+/** A live alert says nothing of acknowledgements (they are no part of the stream): what is known stays. */
+function keepAlert(alert) {
+  const known = state.alerts.get(alert.id);
+  if (known && known.revision > alert.revision) return;
+  state.alerts.set(alert.id, { ...alert, acknowledged: alert.acknowledged ?? known?.acknowledged ?? null });
+  trim(state.alerts, KEPT_ALERTS, order);
+}
+
+function trim(items, limit, compare) {
+  if (items.size <= limit * 1.2) return;
+  for (const item of [...items.values()].sort(compare).slice(limit)) items.delete(item.id);
+}
+
+async function load() {
+  try {
+    const [statistics, health, series, alerts, anomalies] = await Promise.all([
+      api.statistics(), api.health(), api.series(), api.alerts({ limit: KEPT_ALERTS }), api.anomalies({ limit: KEPT_ANOMALIES }), loadTree(),
+    ]);
+    Object.assign(state, { statistics, health, loaded: true, failure: null });
+    state.alerts.clear();
+    state.anomalies.clear();
+    alerts.forEach(keepAlert);
+    anomalies.forEach(keepAnomaly);
+    takeSeries(series);
+    chart.refresh();
+  } catch (error) {
+    state.failure = error.message;
+  }
+  drawSoon();
+}
+
+function takeSeries(series) {
+  const nodes = new Map();
+  for (const s of series) {
+    const path = [s.tenant, s.cluster, s.node].join("/");
+    if (!nodes.has(path)) nodes.set(path, { tenant: s.tenant, cluster: s.cluster, node: s.node, metrics: [] });
+    nodes.get(path).metrics.push(s.metric);
+  }
+  state.series = series.length;
+  map.setNodes([...nodes.values()]);
+}
+
+async function loadTree() {
+  const { tenants } = await api.rollup({ detector: state.detector });
+  map.setTree(tenants);
+  chart.refreshScores();
+}
+
+/** The metrics behind each node come with the tree; a big fleet asks for it less often. */
+async function keepTree() {
+  let wait = TREE_EVERY_MS;
+  if (!document.hidden && state.connection.state === "open") {
+    const begin = performance.now();
+    try {
+      await loadTree();
+      if (!state.series || map.nodes.some((node) => !node.known)) takeSeries(await api.series());
+      state.health = await api.health();
+      drawSoon();
+    } catch {
+      // The connection's own state tells people; the next turn tries again.
+    }
+    wait = Math.max(wait, 20 * (performance.now() - begin));
+  }
+  setTimeout(keepTree, wait);
+}
+
+// --- what is done ------------------------------------------------------------------------------------
+
+async function acknowledge(alert, by, note) {
+  const put = (acknowledged) => {
+    const known = state.alerts.get(alert.id) || alert;
+    state.alerts.set(alert.id, { ...known, acknowledged });
+    draw();
+  };
+  put({ by, at: Date.now(), note, sending: true });
+  try {
+    const answer = await api.acknowledge(alert.id, by, note);
+    put(answer?.acknowledged ?? { by, at: answer?.at ?? Date.now(), note });
+  } catch (error) {
+    put(null);
+    throw error;
+  }
+}
+
+/** A node's most unusual metric: of its open anomalies the worst, else by score, else the first by name. */
+async function openNode(node) {
+  const of = (a) => a.tenant === node.tenant && a.cluster === node.cluster && a.node === node.node;
+  const within = [...state.anomalies.values()].filter(of).sort((a, b) => b.peak_score - a.peak_score);
+  const open = within.find((a) => a.state === "open");
+  const best = [...(node.metrics || [])].sort((a, b) => (b.score ?? 0) - (a.score ?? 0))[0];
+  let metric = open?.metric ?? best?.metric ?? node.known?.[0];
+  if (!metric) metric = (await api.series({ tenant: node.tenant, cluster: node.cluster, node: node.node }))[0]?.metric;
+  if (metric) location.hash = seriesLink(seriesPath({ ...node, metric }));
+}
+
+// --- what is shown -----------------------------------------------------------------------------------
+
+let scheduled = false;
+function drawSoon() {
+  if (scheduled) return;
+  scheduled = true;
+  requestAnimationFrame(() => {
+    scheduled = false;
+    draw();
+  });
+}
+
+const matches = (item) => !state.needle || haystack(item).includes(state.needle);
+const haystack = (item) => [item.title, item.summary, item.explanation, item.tenant, item.cluster, item.node, item.metric, item.kind, ...(item.series || []), ...(item.kinds || [])].filter(Boolean).join(" ").toLowerCase();
+
+function draw() {
+  const alerts = [...state.alerts.values()];
+  const anomalies = [...state.anomalies.values()].sort((a, b) => Number(b.state === "open") - Number(a.state === "open") || b.onset - a.onset);
+  const visible = (item) => state.severities.has(item.severity) && matches(item);
+  const shownAlerts = alerts.filter(visible);
+  const shownAnomalies = anomalies.filter(visible);
+  const filtered = state.needle || state.severities.size < 3;
+  alertList.show(shownAlerts, { empty: emptyAlerts(filtered && alerts.length > shownAlerts.length) });
+  anomalyList.show(shownAnomalies, { empty: !state.loaded ? "Loading…" : filtered && anomalies.length ? "No anomaly passes the filter." : "No anomaly has been found yet." });
+  text($("count-alerts"), String(alerts.filter((a) => a.state !== "resolved").length || ""));
+  text($("count-anomalies"), String(anomalies.filter((a) => a.state === "open").length || ""));
+  markMap(anomalies);
+  if (state.statistics) {
+    numbers.show(state.statistics);
+    showHealth($("health-body"), state.statistics, { onRejected: showRejected });
+    text($("health-uptime"), `up ${duration(1000 * state.statistics.uptime_s)}`);
+    drawDetectors();
+  }
+  drawFleetHead();
+  drawVerdict(alerts, anomalies);
+  drawConnection();
+}
+
+function emptyAlerts(hidden) {
+  if (!state.loaded) return "Loading…";
+  if (hidden) return "No active alert passes the filter.";
+  return "No alert is active. New ones appear here by themselves.";
+}
+
+function markMap(anomalies) {
+  const open = new Map();
+  const held = state.window === "now" ? null : new Map();
+  const since = (map.asOf ?? Date.now()) - (WINDOW_MS[state.window] || 0);
+  for (const a of anomalies) {
+    const path = [a.tenant, a.cluster, a.node].join("/");
+    if (a.state === "open") open.set(path, (open.get(path) || 0) + 1);
+    if (held && a.end >= since) held.set(path, Math.max(held.get(path) || 0, a.peak_score));
+  }
+  map.mark(open);
+  map.hold(held);
+}
+
+function drawFleetHead() {
+  const at = map.asOf;
+  const replay = at && Math.abs(Date.now() - at) > REPLAY_FROM_MS;
+  text($("fleet-asof"), at ? `${replay ? "data time " : ""}${time(at)}` : "");
+  $("fleet-asof").title = at ? utc(at) : "";
+  if (map.nodes.length === 0 && state.loaded) fill($("heatmap"), welcome());
+}
+
+function welcome() {
+  const example = `curl ${location.origin}/api/v1/readings -H 'content-type: application/json' \\\n  -d '{"tenant":"shop","cluster":"eu","node":"n1","metrics":{"latency_ms":101.5}}'`;
+  return h("div.welcome", null,
+    h("h3", null, "No reading has arrived yet"),
+    h("p", null, "Tidewarden is running and waits for its sources. Sources and what they last said are listed below. To send a first reading yourself:"),
+    h("pre", null, example),
+    h("p", null, "or stop the server and start ", h("code", null, "tidewarden demo"), ". The API is described at ", h("a", { href: "/docs" }, "/docs"), "."));
+}
+
+function drawDetectors() {
+  const names = (state.statistics.detectors || []).map((d) => d.name);
+  const select = $("fleet-detector");
+  select.hidden = names.length < 2;
+  if (select.options.length === names.length + 1) return;
+  fill(select, h("option", { value: "" }, "all detectors"), names.map((name) => h("option", { value: name }, name)));
+  select.value = state.detector;
+}
+
+/** One sentence: what is wrong now, where, and why. */
+function drawVerdict(alerts, anomalies) {
+  const facts = verdict(alerts, anomalies);
+  const box = $("verdict");
+  const version = JSON.stringify(facts);
+  if (box.version === version) return;
+  box.version = version;
+  box.dataset.severity = facts.severity;
+  document.title = facts.count ? `(${facts.count}) Tidewarden` : "Tidewarden";
+  fill(box, h("span.glyph", { "aria-hidden": "true" }, GLYPH[facts.severity] ?? "…"),
+    h("p", null, h("strong", null, facts.headline), " ", facts.link ? h("a", { href: facts.link }, facts.detail) : facts.detail));
+}
+
+function verdict(alerts, anomalies) {
+  if (!state.loaded) {
+    return { severity: "unknown", headline: state.failure ? "Nothing is known yet." : "Asking the server what it knows…", detail: state.failure ?? "" };
+  }
+  const firing = alerts.filter((a) => a.state === "firing").sort(order);
+  const failing = Object.entries(state.health?.checks || {}).filter(([, check]) => check.status !== "ok");
+  if (firing.length) {
+    const [worst] = firing;
+    const waiting = firing.filter((a) => !a.acknowledged).length;
+    const headline = `${firing.length} ${firing.length === 1 ? "alert" : "alerts"} firing${waiting === firing.length ? "" : `, ${waiting} not acknowledged`}.`;
+    return { severity: worst.severity, count: waiting, headline, detail: `Worst: ${worst.title}`, link: alertLink(worst, null) };
+  }
+  if (failing.length) {
+    return { severity: "warning", headline: "Tidewarden itself is degraded.", detail: failing.map(([name, check]) => `${name}: ${check.detail}`).join(" · ") };
+  }
+  if (map.nodes.length === 0) return { severity: "unknown", headline: "Waiting for readings.", detail: "" };
+  const open = anomalies.filter((a) => a.state === "open").sort((a, b) => b.peak_score - a.peak_score);
+  if (open.length) {
+    const [worst] = open;
+    return {
+      severity: "info", headline: `No alert. ${open.length} open ${open.length === 1 ? "anomaly" : "anomalies"} below the bar.`,
+      detail: `Most unusual: ${worst.node} ${worst.metric}, ${kind(worst.kind)}, score ${score(worst.peak_score)}`, link: seriesLink(seriesPath(worst)),
+    };
+  }
+  const learning = (state.statistics?.detectors || []).filter((d) => d.learning > 0 && !d.ready);
+  const all = state.statistics?.detectors?.length;
+  if (all && learning.length === all) return { severity: "unknown", headline: "Learning what is normal.", detail: learning[0].message ?? "" };
+  return { severity: "calm", headline: "All calm.", detail: `${map.nodes.length} nodes as expected${learning.length ? `; ${learning.map((d) => d.name).join(", ")} still learning` : ""}.` };
+}
+
+function drawConnection() {
+  const { state: now, retryAt } = state.connection;
+  const box = $("connection");
+  box.dataset.state = now;
+  text(box.lastElementChild, { open: "live", connecting: "connecting", waiting: "offline" }[now]);
+  const banner = $("banner");
+  const lost = now !== "open" && state.everOpen;
+  if (now === "open") state.everOpen = true;
+  const failed = now === "waiting" && !state.everOpen;
+  if (banner.hidden === (lost || failed)) banner.hidden = !(lost || failed);
+  document.body.classList.toggle("stale", lost);
+  if (lost || failed) {
+    if (!banner.firstChild) {
+      fill(banner, h("span"), h("button.small", { type: "button", onclick: () => socket.retryNow() }, "Try now"));
+    }
+    const seconds = Math.max(0, Math.ceil(((retryAt ?? Date.now()) - Date.now()) / 1000));
+    const since = state.lostAt ? `What you see is from ${time(state.lostAt)}. ` : "";
+    text(banner.firstChild, now === "connecting" ? `The connection to the server is lost. ${since}Trying again…` : `The connection to the server is lost. ${since}Next try in ${seconds} s.`);
+  } else state.lostAt = Date.now();
+}
+
+// --- controls ----------------------------------------------------------------------------------------
+
+function onRoute(route) {
+  const series = route.view === "series";
+  $("fleet").hidden = series;
+  $("health").hidden = series;
+  document.body.dataset.view = route.view;
+  if (series) chart.open(route);
+  else chart.close();
+  if (series && document.activeElement?.closest("aside") && innerWidth < 900) $("series").scrollIntoView();
+  for (const link of document.querySelectorAll("aside li[data-current]")) delete link.dataset.current;
+}
+
+function tabs() {
+  const all = [$("tab-alerts"), $("tab-anomalies")];
+  const choose = (tab) => {
+    for (const other of all) {
+      other.setAttribute("aria-selected", String(other === tab));
+      other.tabIndex = other === tab ? 0 : -1;
+      $(other.getAttribute("aria-controls")).hidden = other !== tab;
+    }
+  };
+  for (const tab of all) {
+    tab.addEventListener("click", () => choose(tab));
+    tab.addEventListener("keydown", (event) => {
+      if (event.key !== "ArrowRight" && event.key !== "ArrowLeft") return;
+      const other = all[1 - all.indexOf(tab)];
+      choose(other);
+      other.focus();
+    });
+  }
+}
+
+function severityFilters() {
+  fill($("severities"), ["critical", "warning", "info"].map((name) =>
+    h("button.severity", {
+      type: "button", "aria-pressed": "true", "aria-label": `${name} shown`, title: name, dataset: { severity: name },
+      onclick: (event) => {
+        const on = !state.severities.has(name);
+        if (on) state.severities.add(name);
+        else state.severities.delete(name);
+        event.currentTarget.setAttribute("aria-pressed", String(on));
+        draw();
+      },
+    }, GLYPH[name])));
+}
+
+function themeButton() {
+  const button = $("theme");
+  const looks = { auto: ["◐", "automatic"], light: ["☀", "light"], dark: ["☾", "dark"] };
+  const show = () => {
+    const [glyph, name] = looks[window.tidewardenTheme.read()];
+    text(button, glyph);
+    button.title = `Colour theme: ${name}`;
+    button.setAttribute("aria-label", button.title);
+  };
+  button.addEventListener("click", () => {
+    const names = Object.keys(looks);
+    window.tidewardenTheme.choose(names[(names.indexOf(window.tidewardenTheme.read()) + 1) % names.length]);
+    show();
+  });
+  show();
+}
+
+function legend() {
+  const steps = Array.from({ length: 11 }, (_, i) => h("i", { dataset: { level: i }, title: `score ${(i / 10).toFixed(1)}` }));
+  fill($("legend"), h("span", null, "calm"), h("span.scale", null, steps), h("span", null, "critical"),
+    h("span.note", null, "▲ from 0.60"), h("span.note", null, "◆ from 0.90"),
+    h("span.note", null, h("i.mark"), "open anomaly"), h("span.note", null, h("i", { dataset: { level: "none" } }), "learning"));
+}
+
+function start() {
+  tabs();
+  severityFilters();
+  themeButton();
+  legend();
+  segments($("fleet-window"), WINDOWS, state.window, (id) => {
+    state.window = id;
+    draw();
+  });
+  $("filter").addEventListener("input", (event) => {
+    state.needle = event.target.value.trim().toLowerCase();
+    map.filter(state.needle);
+    draw();
+  });
+  $("fleet-detector").addEventListener("change", (event) => {
+    state.detector = event.target.value;
+    loadTree().catch((error) => { state.failure = error.message; });
+  });
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.matches("input, select, textarea");
+    if (event.key === "/" && !typing) {
+      event.preventDefault();
+      $("filter").focus();
+    } else if (event.key === "Escape" && !typing && !$("rejected").open && location.hash.startsWith("#/series")) location.hash = "#/";
+  });
+  startRouter(onRoute);
+  socket.connect();
+  load();
+  keepTree();
+  setInterval(drawConnection, 1000);
+  const idle = window.requestIdleCallback || ((work) => setTimeout(work, 3000));
+  idle(() => loadPlotly().catch(() => {}), { timeout: 8000 });
+}
+
+start();
