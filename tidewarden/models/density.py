@@ -1,0 +1,384 @@
+"""`density`: how thinly populated is the place where this reading falls?
+
+Eight features of a series (its scaled value, step, residual against the time of day, trailing means,
+distance from them, roughness) and sparse random projections of them (LODA: Pevny 2016) each feed one
+extendable histogram; surprise is the mean of -log density. Constant time and memory per reading.
+
+Where it fails: a slow drift that stays inside the range already seen, and patterns longer than some
+sixteen readings; `subspace` sees those. Histograms halve their counts every `AGE` readings, so what
+happened `AGE` readings ago weighs half, and a lasting level shift is normal after some 5 % of `AGE`.
+
+A surprising reading is learned with a tenth of its weight, and widens a histogram by at most one
+doubling; when counts age, a histogram that an outlier has widened closes in again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+from numba import njit
+
+from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.models.contract import Judgement, Model, State
+from tidewarden.models.state import Column, SeriesState
+from tidewarden.scoring.calibration import ROW, tail_learn, tail_log10_p
+
+FEATURES = 8
+BINS = 32
+AGE = 3000.0
+FIT_MOST = 128
+SEASON_BINS = 48
+SEASON_MEMORY = 10.0  # seasons after which a bin's mean has mostly forgotten
+OUTLIER_LOG10_P = 3.0
+OUTLIER_WEIGHT = 0.1
+PSEUDO = 0.1  # counts that a bin starts with
+
+# Columns of a series' statistics.
+COUNT, CENTER, SCALE, LAST, FAST, LEVEL, R_FAST, R_LEVEL, ROUGH, WIDTH, MASS, FLOOR = range(12)
+SCALES = 12  # one scale per feature follows
+STAT = SCALES + FEATURES
+
+
+@njit(cache=True, nogil=True)
+def _features(st, season, season_ms, t, x, out):
+    """Features of value ``x`` at ``t`` (-1: time unknown), unscaled, and the seasonal offset."""
+    z = (x - st[CENTER]) / st[SCALE]
+    offset = 0.0
+    known = False
+    if t >= 0:
+        for k in range(len(season_ms)):
+            b = int((t % season_ms[k]) * SEASON_BINS // season_ms[k])
+            if season[k, b, 1] >= 1.0:
+                offset += season[k, b, 0]
+                known = True
+    r = z - offset if known else z - st[LEVEL]
+    step = z - st[LAST]
+    out[0] = z
+    out[1] = step
+    out[2] = r
+    out[3] = st[FAST] + (z - st[FAST]) * 0.125
+    out[4] = st[R_FAST] + (r - st[R_FAST]) * 0.125
+    out[5] = z - st[FAST]
+    out[6] = r - st[R_FAST]
+    rough = st[ROUGH] + (min(abs(step), 8.0) - st[ROUGH]) * 0.125
+    out[7] = math.log(rough + 0.01)
+    return offset
+
+
+@njit(cache=True, nogil=True)
+def _place(edge, v):
+    """Bin of ``v`` and how often the width must double to hold it."""
+    lo = edge[0]
+    width = edge[1]
+    b = math.floor((v - lo) / width)
+    if 0 <= b < BINS:
+        return int(b), 0
+    beyond = (lo - v) / width if b < 0 else (v - lo) / width - BINS
+    return -1, 1 + int(math.log2(1.0 + max(beyond, 0.0) / BINS))
+
+
+@njit(cache=True, nogil=True)
+def _extend(hist, edge, v):
+    """Double the bin width towards ``v``, merging bins pairwise."""
+    half = BINS // 2
+    if v < edge[0]:
+        for b in range(half - 1, -1, -1):
+            hist[half + b] = hist[2 * b] + hist[2 * b + 1]
+        # Walks down: slot half + b is free once pairs above b are merged.
+        for b in range(half):
+            hist[b] = 0.0
+        edge[0] -= BINS * edge[1]
+    else:
+        for b in range(half):
+            hist[b] = hist[2 * b] + hist[2 * b + 1]
+        for b in range(half, BINS):
+            hist[b] = 0.0
+    edge[1] *= 2.0
+
+
+@njit(cache=True, nogil=True)
+def _age(hist, edge):
+    """Halve the counts, and the width where the outer half has become empty."""
+    first = BINS
+    last = -1
+    for b in range(BINS):
+        hist[b] *= 0.5
+        if hist[b] > 0.3:
+            first = min(first, b)
+            last = b
+    span = last - first + 1
+    if last < 0 or span > BINS // 2 - 2:
+        return
+    start = min(max((first + last + 1) // 2 - BINS // 4, 0), BINS // 2)
+    kept = np.empty(BINS // 2, np.float32)
+    for b in range(BINS // 2):
+        kept[b] = hist[start + b]
+    for b in range(BINS // 2):
+        hist[2 * b] = 0.5 * kept[b]
+        hist[2 * b + 1] = 0.5 * kept[b]
+    edge[0] += start * edge[1]
+    edge[1] *= 0.5
+
+
+@njit(cache=True, nogil=True)
+def _surprise(st, hist, edge, picks, weights, f, bins):
+    """Mean of -log density over all histograms; leaves each one's bin in ``bins``."""
+    total = 0.0
+    product = 1.0
+    mass = st[MASS] + BINS * PSEUDO
+    for h in range(len(hist)):
+        v = 0.0
+        for j in range(picks.shape[1]):
+            v += weights[h, j] * f[picks[h, j]]
+        b, doublings = _place(edge[h], v)
+        bins[h] = b
+        if b >= 0:
+            # A triangle over three bins, or chance decides by the side of an edge.
+            c = 0.5 * hist[h, b]
+            c += 0.25 * (hist[h, b - 1] if b > 0 else 0.0)
+            c += 0.25 * (hist[h, b + 1] if b < BINS - 1 else 0.0)
+            product *= (c + PSEUDO) / mass
+        else:
+            product *= PSEUDO / mass
+            total += 0.6931471805599453 * min(doublings, 200)
+        product /= edge[h, 1]
+        if product < 1e-200 or product > 1e200:
+            total -= math.log(product)
+            product = 1.0
+    return (total - math.log(product)) / len(hist)
+
+
+@njit(cache=True, nogil=True)
+def _learn(st, season, season_ms, hist, edge, picks, weights, f, bins, t, z, offset, season_gain, weight):
+    r = f[2] * st[SCALES + 2]
+    for h in range(len(hist)):
+        b = bins[h]
+        if b < 0:
+            v = 0.0
+            for j in range(picks.shape[1]):
+                v += weights[h, j] * f[picks[h, j]]
+            _extend(hist[h], edge[h], v)
+            b, _ = _place(edge[h], v)
+        if b >= 0:
+            hist[h, b] += weight
+    st[MASS] += weight
+    if st[MASS] > AGE:
+        st[MASS] *= 0.5
+        for h in range(len(hist)):
+            _age(hist[h], edge[h])
+    if t >= 0:
+        rest = z
+        for k in range(len(season_ms)):
+            b = int((t % season_ms[k]) * SEASON_BINS // season_ms[k])
+            n = season[k, b, 1]
+            mean = season[k, b, 0]
+            gap = rest - mean
+            if n >= 1.0:
+                limit = 3.0 * st[WIDTH] + 1e-9
+                gap = min(max(gap, -limit), limit)
+            season[k, b, 0] = mean + gap * max(1.0 / (n + 1.0), season_gain[k])
+            season[k, b, 1] = min(n + 1.0, 1e6)
+            rest -= season[k, b, 0]
+    st[LAST] = z
+    st[FAST] += (z - st[FAST]) * 0.125
+    st[R_FAST] += (r - st[R_FAST]) * 0.125
+    st[ROUGH] += (min(abs(f[1] * st[SCALES + 1]), 8.0) - st[ROUGH]) * 0.125
+    # The band: a level that moves by bounded steps, and the mean deviation from it.
+    gap = z - offset - st[R_LEVEL]
+    limit = 4.0 * st[WIDTH]
+    bounded = min(max(gap, -limit), limit)
+    st[R_LEVEL] += bounded * 0.06
+    st[WIDTH] = max(st[WIDTH] + (abs(bounded) - st[WIDTH]) * 0.02, st[FLOOR])
+    st[LEVEL] += (z - st[LEVEL]) * 0.02
+
+
+@njit(cache=True, nogil=True)
+def _fit(st, season, season_ms, hist, edge, picks, weights, buffer, season_gain, tail):
+    """Scales from the warm-up readings, then all of them again through the histograms."""
+    n = len(buffer)
+    ordered = np.sort(buffer)
+    center = np.median(ordered)
+    away = np.sort(np.abs(ordered - center))
+    keep = max(1, (9 * n) // 10)
+    spread = max(1.4826 * np.median(away), 1.2533 * np.mean(away[:keep]))
+    if spread <= 0.0:  # nine tenths are one value: the smallest step there is, else a share of the level
+        spread = away[keep:].mean() * 0.1 if away[n - 1] > 0.0 else 0.0
+    finest = 0.0
+    for i in range(1, n):
+        gap = ordered[i] - ordered[i - 1]
+        if gap > 0.0 and (finest == 0.0 or gap < finest):
+            finest = gap
+    st[CENTER] = center
+    st[SCALE] = max(spread, 0.25 * finest, 1e-3 * abs(center), 1e-9)
+    st[FLOOR] = max(0.02, 0.25 * finest / st[SCALE])
+    f = np.empty(FEATURES)
+    seen = np.empty((FEATURES, n))
+    for phase in range(2):
+        z0 = (buffer[0] - center) / st[SCALE]
+        st[LAST] = z0
+        st[FAST] = 0.0
+        st[R_FAST] = 0.0
+        st[LEVEL] = 0.0
+        st[R_LEVEL] = 0.0
+        st[ROUGH] = 0.0
+        st[WIDTH] = 1.0
+        bins = np.empty(len(hist), np.int64)
+        for i in range(n):
+            offset = _features(st, season, season_ms, -1, buffer[i], f)
+            z = f[0]
+            if phase == 0:
+                for j in range(FEATURES):
+                    seen[j, i] = f[j]
+                r = f[2]
+                st[LAST] = z
+                st[FAST] += (z - st[FAST]) * 0.125
+                st[R_FAST] += (r - st[R_FAST]) * 0.125
+                st[ROUGH] += (min(abs(f[1]), 8.0) - st[ROUGH]) * 0.125
+                st[LEVEL] += (z - st[LEVEL]) * 0.02
+            else:
+                for j in range(FEATURES):
+                    f[j] /= st[SCALES + j]
+                _surprise(st, hist, edge, picks, weights, f, bins)
+                _learn(st, season, season_ms, hist, edge, picks, weights, f, bins, -1, z, offset, season_gain, 1.0)
+        if phase == 0:
+            for j in range(FEATURES):
+                ranked = np.sort(np.abs(seen[j] - np.median(seen[j])))
+                st[SCALES + j] = max(1.2533 * ranked[:keep].mean(), 0.05)
+            for h in range(len(hist)):
+                edge[h, 0] = -6.0
+                edge[h, 1] = 12.0 / BINS
+
+
+@njit(cache=True, nogil=True)
+def _observe(series, timestamp, value, learn, surprise, expected, lower, upper,
+             buffers, stats, seasons, hists, edges, tails, picks, weights, season_ms, season_gain):  # fmt: skip
+    f = np.empty(FEATURES)
+    bins = np.empty(hists.shape[1], np.int64)
+    n_fit = buffers.shape[1]
+    for i in range(len(series)):
+        x = value[i]
+        if not np.isfinite(x):
+            continue
+        s = series[i]
+        st = stats[s]
+        count = st[COUNT]
+        if count < n_fit:
+            if learn[i]:
+                buffers[s, int(count)] = x
+                st[COUNT] = count + 1.0
+                if count + 1.0 == n_fit:
+                    _fit(
+                        st, seasons[s], season_ms, hists[s], edges[s], picks, weights, buffers[s], season_gain, tails[s]
+                    )
+            continue
+        t = timestamp[i]
+        offset = _features(st, seasons[s], season_ms, t, x, f)
+        z = f[0]
+        for j in range(FEATURES):
+            f[j] /= st[SCALES + j]
+        here = _surprise(st, hists[s], edges[s], picks, weights, f, bins)
+        surprise[i] = here
+        middle = offset + st[R_LEVEL]
+        # 2.576 sigma on each side hold 99 % of a normal; sigma is 1.2533 mean deviations.
+        half = 3.23 * st[WIDTH]
+        expected[i] = st[CENTER] + st[SCALE] * middle
+        lower[i] = st[CENTER] + st[SCALE] * (middle - half)
+        upper[i] = st[CENTER] + st[SCALE] * (middle + half)
+        if learn[i]:
+            rare = tail_log10_p(tails[s], here)
+            tail_learn(tails[s], here)
+            weight = OUTLIER_WEIGHT if rare > OUTLIER_LOG10_P else 1.0
+            _learn(
+                st,
+                seasons[s],
+                season_ms,
+                hists[s],
+                edges[s],
+                picks,
+                weights,
+                f,
+                bins,
+                t,
+                z,
+                offset,
+                season_gain,
+                weight,
+            )
+            st[COUNT] = count + 1.0
+
+
+def projections(seed: int, n: int) -> tuple[IntArray, FloatArray]:
+    """Features and weights of ``n`` histograms, each (n, 3): one per feature, then sparse random mixtures."""
+    rng = np.random.default_rng(seed)
+    picks = np.zeros((n, 3), np.int32)
+    weights = np.zeros((n, 3))
+    for h in range(n):
+        if h < FEATURES:
+            picks[h] = h
+            weights[h, 0] = 1.0
+        else:
+            picks[h] = rng.choice(FEATURES, 3, replace=False)
+            draw = rng.standard_normal(3)
+            weights[h] = draw / np.sqrt((draw**2).sum())
+    return picks, weights
+
+
+class Density(Model):
+    """Density of features and of sparse random projections of them."""
+
+    kind: ClassVar[str] = "density"
+    version: ClassVar[int] = 1
+
+    def __init__(
+        self, warmup: int, seasonality_ms: tuple[int, ...], interval_ms: int, seed: int = 0, n_projections: int = 16
+    ) -> None:
+        self._warmup = warmup
+        self._picks, self._weights = projections(seed, FEATURES + n_projections)
+        seasons = [season for season in seasonality_ms if season >= 4 * interval_ms]
+        self._season_ms = np.array(seasons, np.int64)
+        per_visit = np.maximum(1.0, self._season_ms / SEASON_BINS / interval_ms)
+        self._season_gain = 1.0 / (SEASON_MEMORY * per_visit)
+        n = len(self._picks)
+        self._state = SeriesState(
+            buffer=Column((min(FIT_MOST, max(8, warmup // 2)),), np.float64),
+            stat=Column((STAT,), np.float64),
+            season=Column((len(seasons), SEASON_BINS, 2), np.float32),
+            hist=Column((n, BINS), np.float32),
+            edge=Column((n, 2), np.float64),
+            tail=Column((ROW,), np.float64),
+        )
+
+    @property
+    def warmup(self) -> int:
+        """Readings a series needs before it is scored."""
+        return self._warmup
+
+    @property
+    def state_bytes_per_series(self) -> int:
+        """Memory that one more series costs."""
+        return self._state.bytes_per_series
+
+    def resize(self, n_series: int) -> None:
+        """Make room for series ids below ``n_series``."""
+        self._state.resize(n_series)
+
+    def observe(
+        self, series: IntArray, timestamp: TimeArray, value: FloatArray, learn: BoolArray, out: Judgement
+    ) -> None:
+        """Score each reading in order, then learn from it where ``learn`` is set."""
+        state = self._state
+        _observe(
+            series, timestamp, value, learn, out.surprise, out.expected, out.lower, out.upper,
+            state["buffer"], state["stat"], state["season"], state["hist"], state["edge"], state["tail"],
+            self._picks, self._weights, self._season_ms, self._season_gain,
+        )  # fmt: skip
+
+    def snapshot(self) -> State:
+        """The whole state as arrays (copies)."""
+        return self._state.snapshot()
+
+    def restore(self, state: State) -> None:
+        """Go on from a snapshot; ValueError says what does not fit."""
+        self._state.restore(state)

@@ -1,0 +1,102 @@
+"""`ewma`: distance from an exponentially weighted mean, in weighted standard deviations.
+
+The cheapest model there is, right for signals that stay near a level that moves slowly. It knows no
+time of day: a season shorter than a few half-lives is noise to it. A reading moves mean and variance
+as if it were at most `BOUND` deviations away, so one outlier changes little and a lasting shift of
+any size is learned: the deviation grows by at most a constant factor a half-life until it fits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+from numba import njit
+
+from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.models.contract import Judgement, Model, State
+from tidewarden.models.state import Column, SeriesState
+
+BOUND = 4.0
+YOUNG = 8
+BAND = 2.576  # deviations on each side that hold 99 % of a normal
+
+COUNT, MEAN, VARIANCE, FINEST, LAST = range(5)
+
+
+@njit(cache=True, nogil=True)
+def _observe(series, value, learn, surprise, expected, lower, upper, rows, gain):
+    for i in range(len(series)):
+        x = value[i]
+        if not np.isfinite(x):
+            continue
+        row = rows[series[i]]
+        count = row[COUNT]
+        if count >= YOUNG:
+            # A constant has no variance: half its finest step ever seen, or a thousandth of its level.
+            floor = row[FINEST] * 0.5 if row[FINEST] > 0.0 else 1e-3 * abs(row[MEAN]) + 1e-9
+            sigma = max(math.sqrt(row[VARIANCE]), floor)
+            surprise[i] = abs(x - row[MEAN]) / sigma
+            expected[i] = row[MEAN]
+            lower[i] = row[MEAN] - BAND * sigma
+            upper[i] = row[MEAN] + BAND * sigma
+        if learn[i]:
+            if count == 0.0:
+                row[MEAN] = x
+            else:
+                step = abs(x - row[LAST])
+                if step > 0.0 and (row[FINEST] == 0.0 or step < row[FINEST]):
+                    row[FINEST] = step
+                gap = x - row[MEAN]
+                if count >= YOUNG:
+                    floor = row[FINEST] * 0.5 if row[FINEST] > 0.0 else 1e-3 * abs(row[MEAN]) + 1e-9
+                    limit = BOUND * max(math.sqrt(row[VARIANCE]), floor)
+                    gap = min(max(gap, -limit), limit)
+                share = max(gain, 1.0 / (count + 1.0))
+                row[MEAN] += share * gap
+                row[VARIANCE] = (1.0 - share) * (row[VARIANCE] + share * gap * gap)
+            row[LAST] = x
+            row[COUNT] = count + 1.0
+
+
+class Ewma(Model):
+    """Distance from an exponentially weighted mean."""
+
+    kind: ClassVar[str] = "ewma"
+    version: ClassVar[int] = 1
+
+    def __init__(self, half_life: float, warmup: int) -> None:
+        self._warmup = warmup
+        self._gain = 1.0 - 0.5 ** (1.0 / half_life)
+        self._state = SeriesState(rows=Column((8,), np.float64))
+
+    @property
+    def warmup(self) -> int:
+        """Readings a series needs before it is scored."""
+        return self._warmup
+
+    @property
+    def state_bytes_per_series(self) -> int:
+        """Memory that one more series costs."""
+        return self._state.bytes_per_series
+
+    def resize(self, n_series: int) -> None:
+        """Make room for series ids below ``n_series``."""
+        self._state.resize(n_series)
+
+    def observe(
+        self, series: IntArray, timestamp: TimeArray, value: FloatArray, learn: BoolArray, out: Judgement
+    ) -> None:
+        """Score each reading in order, then learn from it where ``learn`` is set."""
+        _observe(
+            series, value, learn, out.surprise, out.expected, out.lower, out.upper, self._state["rows"], self._gain
+        )
+
+    def snapshot(self) -> State:
+        """The whole state as arrays (copies)."""
+        return self._state.snapshot()
+
+    def restore(self, state: State) -> None:
+        """Go on from a snapshot; ValueError says what does not fit."""
+        self._state.restore(state)

@@ -1,0 +1,77 @@
+"""State of many series in arrays: rows are series, and a row is contiguous, so one series is one walk through memory."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tidewarden.models.contract import State
+
+
+class Column(NamedTuple):
+    """One array of the state: what a row looks like, and what a new series starts with."""
+
+    shape: tuple[int, ...]
+    dtype: npt.DTypeLike
+    start: float = 0
+
+
+class SeriesState:
+    """Named arrays with the series as first axis, grown together.
+
+    Capacity grows by half, so that a fleet that appears one series at a time costs amortised constant
+    time; what lies beyond `n_series` is untouched and not part of a snapshot.
+    """
+
+    def __init__(self, **columns: Column) -> None:
+        self._columns = columns
+        self.n_series = 0
+        self._arrays: dict[str, npt.NDArray[Any]] = {
+            name: np.zeros((0, *column.shape), column.dtype) for name, column in columns.items()
+        }
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        """The array called ``name``; its first axis may be longer than `n_series`."""
+        return self._arrays[name]
+
+    @property
+    def bytes_per_series(self) -> int:
+        """Memory of one row over all columns."""
+        return sum(
+            int(np.prod(column.shape, dtype=np.int64)) * np.dtype(column.dtype).itemsize
+            for column in self._columns.values()
+        )
+
+    def resize(self, n_series: int) -> None:
+        """Make room for ``n_series``; never shrinks."""
+        if n_series <= self.n_series:
+            return
+        capacity = len(next(iter(self._arrays.values())))
+        if n_series > capacity:
+            capacity = max(n_series, capacity + capacity // 2)
+            for name, column in self._columns.items():
+                grown = np.full((capacity, *column.shape), column.start, column.dtype)
+                grown[: self.n_series] = self._arrays[name][: self.n_series]
+                self._arrays[name] = grown
+        self.n_series = n_series
+
+    def snapshot(self) -> State:
+        """Copies of all arrays, cut to `n_series`."""
+        return {name: array[: self.n_series].copy() for name, array in self._arrays.items()}
+
+    def restore(self, state: State) -> None:
+        """Replace everything by a snapshot; ValueError names the array that does not fit."""
+        rows = {len(array) for array in state.values()}
+        if set(state) != set(self._columns) or len(rows) != 1:
+            raise ValueError(f"snapshot has arrays {sorted(state)}, expected {sorted(self._columns)} of one length")
+        for name, column in self._columns.items():
+            array = state[name]
+            if array.shape[1:] != column.shape or array.dtype != np.dtype(column.dtype):
+                raise ValueError(
+                    f"snapshot array {name!r} has rows of {array.dtype}{array.shape[1:]}, "
+                    f"expected {np.dtype(column.dtype)}{column.shape}: it was written with other parameters"
+                )
+        self._arrays = {name: np.array(state[name], order="C") for name in self._columns}
+        self.n_series = rows.pop()

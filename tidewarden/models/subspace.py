@@ -1,0 +1,161 @@
+"""`subspace`: does the shape of the last readings still lie where such shapes have lain?
+
+Online PCA (Oja 1982 with Gram-Schmidt; three components) over windows of the last 24 readings of a
+series; surprise is the logarithm of what the components leave unexplained, weighted towards the
+newest reading. It sees shapes, such as a seasonal pattern that is missing, that a look at single values cannot.
+Where it fails: white noise has no sub-space, and every window leaves the same; then it says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+from numba import njit
+
+from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.models.contract import Judgement, Model, State
+from tidewarden.models.state import Column, SeriesState
+
+LAGS = 24
+COMPONENTS = 3
+BOUND = 12.0  # windows are bounded to so many spreads before they are learned
+
+COUNT, CENTER, SPREAD, HEAD, LEFT, POWER = range(6)
+STAT = 6
+
+
+@njit(cache=True, nogil=True)
+def _observe(series, value, learn, surprise, stats, rings, bases, start_basis):
+    w = np.empty(LAGS)
+    y = np.empty(COMPONENTS)
+    for i in range(len(series)):
+        x = value[i]
+        if not np.isfinite(x):
+            continue
+        s = series[i]
+        st = stats[s]
+        ring = rings[s]
+        basis = bases[s]
+        count = st[COUNT]
+        head = int(st[HEAD])
+        if count >= LAGS:
+            # The newest reading first; what is still in the ring are the 23 before it.
+            floor = max(st[SPREAD], 1e-9 + 1e-6 * abs(st[CENTER]))
+            w[0] = (x - st[CENTER]) / floor
+            mean = 0.0
+            for j in range(1, LAGS):
+                w[j] = (ring[(head - j) % LAGS] - st[CENTER]) / floor
+            for j in range(LAGS):
+                w[j] = min(max(w[j], -BOUND), BOUND) if j > 0 else min(max(w[j], -1e6), 1e6)
+            for k in range(COMPONENTS):
+                dot = 0.0
+                for j in range(LAGS):
+                    dot += basis[k, j] * w[j]
+                y[k] = dot
+            left = 0.0
+            for j in range(LAGS):
+                rest = w[j]
+                for k in range(COMPONENTS):
+                    rest -= y[k] * basis[k, j]
+                left += rest * rest
+            newest = w[0]
+            for k in range(COMPONENTS):
+                newest -= y[k] * basis[k, 0]
+            e = left / LAGS + newest * newest
+            surprise[i] = 0.5 * math.log(e + 1e-4)
+            if learn[i]:
+                _oja(basis, w, y, count)
+        if learn[i]:
+            if count == 0.0:
+                st[CENTER] = x
+            gain = max(1.0 / (count + 1.0), 0.002)
+            gap = x - st[CENTER]
+            limit = 5.0 * st[SPREAD] if count > 8.0 else abs(gap)
+            gap = min(max(gap, -limit), limit) if st[SPREAD] > 0.0 else gap
+            st[CENTER] += gain * gap
+            st[SPREAD] += max(gain, 0.005) * (abs(gap) * 1.2533 - st[SPREAD])
+            ring[head] = x
+            st[HEAD] = (head + 1) % LAGS
+            st[COUNT] = count + 1.0
+            if count == 0.0:
+                basis[:] = start_basis
+
+
+@njit(cache=True, nogil=True)
+def _oja(basis, w, y, count):
+    """One step of Oja's subspace rule with a bounded window, then Gram-Schmidt."""
+    power = 1.0
+    for j in range(LAGS):
+        v = min(max(w[j], -BOUND), BOUND)
+        power += v * v
+    gain = max(0.01, 1.0 / (1.0 + count)) / power * LAGS * 0.25
+    gain = min(gain, 1.0 / power)
+    for k in range(COMPONENTS):
+        for j in range(LAGS):
+            basis[k, j] += gain * y[k] * min(max(w[j], -BOUND), BOUND)
+        for m in range(k):
+            dot = 0.0
+            for j in range(LAGS):
+                dot += basis[k, j] * basis[m, j]
+            for j in range(LAGS):
+                basis[k, j] -= dot * basis[m, j]
+        norm = 0.0
+        for j in range(LAGS):
+            norm += basis[k, j] * basis[k, j]
+        norm = 1.0 / math.sqrt(norm + 1e-12)
+        for j in range(LAGS):
+            basis[k, j] *= norm
+
+
+def cosines() -> FloatArray:
+    """The smoothest orthonormal shapes over a window: constant, half a wave, one wave; (components, lags)."""
+    at = (np.arange(LAGS) + 0.5) / LAGS
+    basis = np.stack([np.cos(np.pi * k * at) for k in range(COMPONENTS)])
+    return np.asarray(basis / np.linalg.norm(basis, axis=1, keepdims=True), np.float64)
+
+
+class Subspace(Model):
+    """Online PCA over the last readings."""
+
+    kind: ClassVar[str] = "subspace"
+    version: ClassVar[int] = 1
+
+    def __init__(self, warmup: int) -> None:
+        self._warmup = max(warmup, LAGS)
+        self._start = cosines()
+        self._state = SeriesState(
+            stat=Column((STAT,), np.float64),
+            ring=Column((LAGS,), np.float64),
+            basis=Column((COMPONENTS, LAGS), np.float64),
+        )
+
+    @property
+    def warmup(self) -> int:
+        """Readings a series needs before it is scored."""
+        return self._warmup
+
+    @property
+    def state_bytes_per_series(self) -> int:
+        """Memory that one more series costs."""
+        return self._state.bytes_per_series
+
+    def resize(self, n_series: int) -> None:
+        """Make room for series ids below ``n_series``."""
+        self._state.resize(n_series)
+
+    def observe(
+        self, series: IntArray, timestamp: TimeArray, value: FloatArray, learn: BoolArray, out: Judgement
+    ) -> None:
+        """Score each reading in order, then learn from it where ``learn`` is set; no band of its own."""
+        state = self._state
+        _observe(series, value, learn, out.surprise, state["stat"], state["ring"], state["basis"], self._start)
+
+    def snapshot(self) -> State:
+        """The whole state as arrays (copies)."""
+        return self._state.snapshot()
+
+    def restore(self, state: State) -> None:
+        """Go on from a snapshot; ValueError says what does not fit."""
+        self._state.restore(state)

@@ -1,0 +1,139 @@
+"""Calibration: how rare is this surprise, judged by the series' own past?
+
+Peaks over threshold, online (SPOT: Siffer et al. 2017, with an exponential tail instead of the full
+generalised Pareto fit, which needs far more excesses than a young series has). Per series a running
+median, a running 98 % quantile and the mean excess above it; eight float64, constant time. Above the
+quantile ``p = 0.02 · exp(-excess / mean excess)``; between median and quantile log p is linear; below
+the median p goes from 0.5 to 1. Until a series has excesses of its own, the mean excess leans on a
+prior taken from the spread of its surprises, worth `PRIOR_EXCESSES`, so early scores are not extreme.
+
+Anomalies do not inflate the tail for ever: an excess is learned as at most `EXCESS_CAP` times the mean
+(under the fitted tail less than 2 % of the excesses are that large), and quantiles move by steps of
+bounded size whatever the surprise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from tidewarden.frames import BoolArray, FloatArray, IntArray
+from tidewarden.models.contract import State
+from tidewarden.models.state import Column, SeriesState
+
+TAIL_Q = 0.98
+TAIL_P = 1 - TAIL_Q
+PRIOR_EXCESSES = 12.0
+EXCESS_CAP = 4.0
+MEMORY_EXCESSES = 250.0  # excesses after which the tail has half forgotten: 12,500 ordinary readings
+YOUNG = 24  # surprises from which the first quantiles are taken
+MIN_SPREAD = 0.02  # surprises are natural logarithms: differences below 2 % of density are noise
+LOG10_E = math.log10(math.e)
+
+# Columns of a series' row.
+N, MEDIAN, QUANTILE, EXCESS, SPREAD, N_EXCESS, TOP = range(7)
+ROW = 8
+
+
+@njit(cache=True, nogil=True)
+def tail_log10_p(row, s):
+    """-log10 of the p-value of surprise ``s``, not below 0; continuous and rising in ``s``."""
+    if row[N] < YOUNG:
+        return 0.0
+    median = row[MEDIAN]
+    quantile = row[QUANTILE]
+    if s > quantile:
+        return -math.log10(TAIL_P) + (s - quantile) / row[EXCESS] * LOG10_E
+    if s > median:
+        share = (s - median) / (quantile - median)
+        return -math.log10(0.5) + share * (math.log10(0.5) - math.log10(TAIL_P))
+    return -math.log10(1.0 - 0.5 * math.exp((s - median) / row[SPREAD]))
+
+
+@njit(cache=True, nogil=True)
+def tail_learn(row, s):
+    """Learn one surprise."""
+    n = row[N] + 1.0
+    row[N] = n
+    if n <= YOUNG:
+        # Mean and mean absolute deviation, each step bounded, stand in for the quantiles of a handful.
+        gain = 1.0 / n
+        gap = s - row[MEDIAN]
+        if n > 4.0:
+            limit = 4.0 * max(row[SPREAD], MIN_SPREAD)
+            gap = min(max(gap, -limit), limit)
+        if n > 1.0:
+            row[SPREAD] += (abs(gap) - row[SPREAD]) / (n - 1.0)
+            row[MEDIAN] += gain * gap
+        else:
+            row[MEDIAN] = s
+        row[TOP] = s if n == 1.0 else max(row[TOP], row[MEDIAN] + gap)
+        if n == YOUNG:
+            spread = max(row[SPREAD], MIN_SPREAD)
+            row[SPREAD] = spread
+            # 2.05 sigma is the 98 % point of a normal, sigma being 1.25 mean deviations.
+            row[QUANTILE] = max(row[MEDIAN] + 2.6 * spread, 0.5 * (row[TOP] + row[MEDIAN] + 2.6 * spread))
+            row[EXCESS] = spread
+        return
+    spread = row[SPREAD]
+    median = row[MEDIAN]
+    quantile = row[QUANTILE]
+    # The best Robbins-Monro gain is 1 / (n · density at the quantile); below its floor the walk
+    # around the true quantile has a deviation of a tenth of a mean excess.
+    gap = min(abs(s - median), 6.0 * spread)
+    row[SPREAD] = max(spread + (gap - spread) * max(0.002, 1.0 / n), MIN_SPREAD)
+    row[MEDIAN] = median + spread * max(0.01, min(0.5, 2.0 / n)) * (1.0 if s > median else -1.0)
+    gain = row[EXCESS] * max(0.02, min(1.0, 1.0 / (TAIL_P * n)))
+    if s > quantile:
+        excess = min(s - quantile, EXCESS_CAP * row[EXCESS])
+        row[N_EXCESS] = min(row[N_EXCESS] + 1.0, MEMORY_EXCESSES)
+        mean = row[EXCESS] + (excess - row[EXCESS]) / (PRIOR_EXCESSES + row[N_EXCESS])
+        row[EXCESS] = max(mean, 0.25 * row[SPREAD])
+        row[QUANTILE] = quantile + gain * TAIL_Q
+    else:
+        row[QUANTILE] = quantile - gain * TAIL_P
+    row[QUANTILE] = max(row[QUANTILE], row[MEDIAN] + 0.5 * row[SPREAD])
+
+
+@njit(cache=True, nogil=True)
+def _observe(rows, series, surprise, learn, log10_p):
+    for i in range(len(series)):
+        s = surprise[i]
+        if np.isnan(s):
+            continue
+        row = rows[series[i]]
+        log10_p[i] = tail_log10_p(row, s)
+        if learn[i]:
+            tail_learn(row, s)
+
+
+class Calibrator:
+    """Running tails of many series."""
+
+    def __init__(self) -> None:
+        self._state = SeriesState(rows=Column((ROW,), np.float64))
+
+    @property
+    def state_bytes_per_series(self) -> int:
+        """Memory that one more series costs."""
+        return self._state.bytes_per_series
+
+    def resize(self, n_series: int) -> None:
+        """Make room for series ids below ``n_series``."""
+        self._state.resize(n_series)
+
+    def observe(self, series: IntArray, surprise: FloatArray, learn: BoolArray) -> FloatArray:
+        """-log10 p of each surprise, shape (n,), judged before it is learned; 0 where it is NaN."""
+        log10_p = np.zeros(len(series))
+        _observe(self._state["rows"], series, surprise, learn, log10_p)
+        return log10_p
+
+    def snapshot(self) -> State:
+        """The whole state as arrays (copies)."""
+        return self._state.snapshot()
+
+    def restore(self, state: State) -> None:
+        """Go on from a snapshot; ValueError says what does not fit."""
+        self._state.restore(state)

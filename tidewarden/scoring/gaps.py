@@ -1,0 +1,197 @@
+"""Readings that never came, noticed from the event time of their own node.
+
+Reading by reading, in arrival order: when a node's newest timestamp has passed ``t + interval +
+lateness`` and a series of that node has said nothing at its tick ``t``, an absent reading (NaN) is put
+into the stream at that place; likewise when the series itself reports again beyond ``t``. After
+`max_gap` absent readings in a row a series counts as gone, until it reports again. A node that is
+silent altogether says nothing of time, so its absences come out when it resumes.
+
+The interval of a series is the stream's, or the median of its own last seven spacings where that is
+larger. Nothing is called absent before seven spacings have been seen. Everything is a function of the
+node's own readings in their order: neither frames, other nodes nor ids have a say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from tidewarden.frames import BoolArray, ByteArray, FloatArray, IntArray, TimeArray
+from tidewarden.models.contract import State
+from tidewarden.models.state import Column, SeriesState
+
+SPACINGS = 7
+NEVER = np.iinfo(np.int64).min
+
+# Columns of a series' row (int64).
+LAST, NEWEST, ABSENT_RUN, N_SPACINGS, SPACING, NEXT = range(6)
+RING = 6
+ROW = RING + SPACINGS
+# Columns of a node's row (int64).
+NODE_NEWEST, DUE, FIRST, FINAL = range(4)
+
+
+@njit(cache=True, nogil=True)
+def _median_spacing(row):
+    ordered = np.sort(row[RING : RING + SPACINGS])
+    return ordered[SPACINGS // 2]
+
+
+@njit(cache=True, nogil=True)
+def _grow(array):
+    larger = np.empty(2 * len(array) + 64, array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+@njit(cache=True, nogil=True)
+def _fill(series, timestamp, value, rows, nodes, node_of, interval, lateness, max_gap):
+    """The readings with the absent ones between them: series, timestamp, value, is_absent, is_late."""
+    capacity = len(series) + 64
+    out_series = np.empty(capacity, np.int32)
+    out_time = np.empty(capacity, np.int64)
+    out_row = np.empty(capacity, np.int64)  # index of the input, -1 where absent
+    out_late = np.zeros(capacity, np.bool_)
+    n = 0
+    for i in range(len(series)):
+        s = series[i]
+        t = timestamp[i]
+        row = rows[s]
+        node = nodes[node_of[s]]
+        if row[NEWEST] == NEVER and row[NEXT] == -2:
+            row[NEXT] = -1
+            if node[FIRST] < 0:
+                node[FIRST] = s
+            else:
+                rows[node[FINAL], NEXT] = s
+            node[FINAL] = s
+        if t > node[NODE_NEWEST]:
+            node[NODE_NEWEST] = t
+            if t > node[DUE]:
+                due = np.iinfo(np.int64).max
+                sibling = node[FIRST]
+                while sibling >= 0:
+                    other = rows[sibling]
+                    if other[N_SPACINGS] >= SPACINGS and other[ABSENT_RUN] < max_gap:
+                        spacing = max(interval, other[SPACING])
+                        while other[LAST] + 2 * spacing + lateness < t and other[ABSENT_RUN] < max_gap:
+                            other[LAST] += spacing
+                            other[ABSENT_RUN] += 1
+                            if n == len(out_series):
+                                out_series = _grow(out_series)
+                                out_time = _grow(out_time)
+                                out_row = _grow(out_row)
+                                out_late = _grow(out_late)
+                            out_series[n] = sibling
+                            out_time[n] = other[LAST]
+                            out_row[n] = -1
+                            out_late[n] = False
+                            n += 1
+                        if other[ABSENT_RUN] < max_gap:
+                            due = min(due, other[LAST] + 2 * spacing + lateness)
+                    sibling = other[NEXT]
+                # A series that is gone or new is not in the minimum: it comes back by its own reading.
+                node[DUE] = due
+        late = row[NEWEST] != NEVER and t <= row[NEWEST]
+        if not late:
+            if row[NEWEST] != NEVER:
+                if row[N_SPACINGS] >= SPACINGS:
+                    spacing = max(interval, row[SPACING])
+                    while row[LAST] + spacing + spacing // 2 < t and row[ABSENT_RUN] < max_gap:
+                        row[LAST] += spacing
+                        row[ABSENT_RUN] += 1
+                        if n == len(out_series):
+                            out_series = _grow(out_series)
+                            out_time = _grow(out_time)
+                            out_row = _grow(out_row)
+                            out_late = _grow(out_late)
+                        out_series[n] = s
+                        out_time[n] = row[LAST]
+                        out_row[n] = -1
+                        out_late[n] = False
+                        n += 1
+                gap = t - row[NEWEST]
+                slot = RING + row[N_SPACINGS] % SPACINGS
+                replaced = row[slot]
+                row[slot] = gap
+                row[N_SPACINGS] += 1
+                if row[N_SPACINGS] == SPACINGS or (
+                    row[N_SPACINGS] > SPACINGS and (gap != row[SPACING] or replaced != row[SPACING])
+                ):
+                    row[SPACING] = _median_spacing(row)
+            row[NEWEST] = t
+            row[LAST] = t
+            row[ABSENT_RUN] = 0
+            if row[N_SPACINGS] >= SPACINGS:
+                node[DUE] = min(node[DUE], t + 2 * max(interval, row[SPACING]) + lateness)
+        if n == len(out_series):
+            out_series = _grow(out_series)
+            out_time = _grow(out_time)
+            out_row = _grow(out_row)
+            out_late = _grow(out_late)
+        out_series[n] = s
+        out_time[n] = t
+        out_row[n] = i
+        out_late[n] = late
+        n += 1
+    out_value = np.empty(n)
+    for k in range(n):
+        out_value[k] = value[out_row[k]] if out_row[k] >= 0 else np.nan
+    return out_series[:n], out_time[:n], out_value, out_row[:n] < 0, out_late[:n]
+
+
+@dataclass(slots=True, eq=False)
+class Filled:
+    """Readings with the absent ones between them; arrays of shape (m,), m ≥ n."""
+
+    series: IntArray
+    timestamp: TimeArray
+    value: FloatArray
+    absent: BoolArray  # no reading came
+    late: BoolArray  # not newer than the newest reading of its series
+
+    @property
+    def flags(self) -> ByteArray:
+        """ScoreFrame flags that follow: MISSING, LATE, ABSENT."""
+        from tidewarden.frames import ABSENT, LATE, MISSING
+
+        flags = np.where(np.isfinite(self.value), 0, MISSING) | np.where(self.absent, ABSENT, 0)
+        return (flags | np.where(self.late, LATE, 0)).astype(np.uint8)
+
+
+class GapFiller:
+    """Notices absent and late readings of many series."""
+
+    def __init__(self, interval_ms: int, lateness_ms: int, max_gap: int) -> None:
+        self._limits = (interval_ms, lateness_ms, max_gap)
+        self._series = SeriesState(row=Column((ROW,), np.int64))
+        self._nodes = SeriesState(row=Column((4,), np.int64))
+
+    @property
+    def state_bytes_per_series(self) -> int:
+        """Memory that one more series costs."""
+        return self._series.bytes_per_series
+
+    def resize(self, n_series: int, n_nodes: int) -> None:
+        """Make room for series and nodes with ids below these."""
+        known, known_nodes = self._series.n_series, self._nodes.n_series
+        self._series.resize(n_series)
+        self._nodes.resize(n_nodes)
+        self._series["row"][known:n_series, NEWEST] = NEVER
+        self._series["row"][known:n_series, NEXT] = -2
+        self._nodes["row"][known_nodes:n_nodes] = (NEVER, np.iinfo(np.int64).max, -1, -1)
+
+    def fill(self, series: IntArray, timestamp: TimeArray, value: FloatArray, node_of: IntArray) -> Filled:
+        """Readings (n,) in arrival order with absent ones put between them; ``node_of`` maps series to node."""
+        return Filled(*_fill(series, timestamp, value, self._series["row"], self._nodes["row"], node_of, *self._limits))
+
+    def snapshot(self) -> State:
+        """The whole state as arrays (copies)."""
+        return {"series": self._series.snapshot()["row"], "nodes": self._nodes.snapshot()["row"]}
+
+    def restore(self, state: State) -> None:
+        """Go on from a snapshot; ValueError says what does not fit."""
+        self._series.restore({"row": state["series"]})
+        self._nodes.restore({"row": state["nodes"]})

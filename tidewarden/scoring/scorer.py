@@ -1,0 +1,253 @@
+"""Readings in, scores and anomalies out: model, calibration, missing readings, thresholds.
+
+A `Scorer` is one AnomalyDetector at work. What it says is a function of the readings it was given, in
+their order: cut into frames one way or another, or interrupted by `snapshot` and `restore`, it says
+the same to the last bit. It numbers the series it watches by itself, in order of arrival, so neither
+series of other detectors nor the ids of the process's table cost memory or change a result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tidewarden.events import Anomaly
+from tidewarden.frames import Frame, IntArray, ScoreFrame, SeriesKey, SeriesTable
+from tidewarden.models.contract import Judgement, State
+from tidewarden.models.registry import build
+from tidewarden.models.state import Column, SeriesState
+from tidewarden.resources import AnomalyDetector, AnomalyDetectorSpec, MetricStream
+from tidewarden.scoring.anomalies import AnomalyTracker
+from tidewarden.scoring.calibration import Calibrator
+from tidewarden.scoring.decision import DECISION_ROW, SEEN, Rules, decide
+from tidewarden.scoring.gaps import GapFiller
+from tidewarden.scoring.snapshots import pack, unpack
+
+UNKNOWN = -1
+NOT_SELECTED = -2
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerConfig:
+    """What a scorer must know: the detector's spec, and from its stream how time goes by."""
+
+    detector: str
+    stream: str
+    spec: AnomalyDetectorSpec
+    interval_ms: int = 60_000
+    lateness_ms: int = 60_000
+    max_gap: int = 5
+
+    @classmethod
+    def of(cls, detector: AnomalyDetector, stream: MetricStream) -> ScorerConfig:
+        """The configuration for a detector resource on its stream resource."""
+        spec = stream.spec
+        return cls(
+            detector.metadata.name, stream.metadata.name, detector.spec, spec.interval, spec.lateness_ms, spec.max_gap
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Scored:
+    """What came of one frame."""
+
+    scores: ScoreFrame
+    anomalies: list[Anomaly]
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """How far the series of a detector are in their warm-up."""
+
+    n_learning: int
+    n_ready: int
+    warmup: int  # readings that a series needs
+    message: str
+
+
+class Scorer:
+    """One detector over all its series."""
+
+    def __init__(self, config: ScorerConfig, table: SeriesTable) -> None:
+        spec = config.spec
+        self._config = config
+        self._table = table
+        self._local_of = np.full(64, UNKNOWN, np.int32)  # id in the process's table → own number
+        self._own = SeriesTable()  # the watched series in order of arrival
+        self._global_of = np.zeros(64, np.int32)
+        self._model = build(spec.model, spec.seasonality, config.interval_ms)
+        self._calibrator = Calibrator()
+        self._gaps = GapFiller(config.interval_ms, config.lateness_ms, config.max_gap)
+        self._decisions = SeriesState(row=Column((DECISION_ROW,), np.float64))
+        self._n_active = np.zeros(1, np.int64)
+        self._rules = Rules.of(spec.alerting, config.interval_ms)
+        self._tracker = AnomalyTracker(
+            stream=config.stream, detector=config.detector, interval_ms=config.interval_ms, quiet=spec.alerting.quiet
+        )
+
+    @property
+    def model_version(self) -> str:
+        """Kind and version of the model, as ``auto/1``."""
+        return f"{self._model.kind}/{self._model.version}"
+
+    @property
+    def n_series(self) -> int:
+        """Series that the detector watches and has met."""
+        return len(self._own)
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory that the state of all watched series takes."""
+        return self.state_bytes_per_series * len(self._own)
+
+    @property
+    def state_bytes_per_series(self) -> int:
+        """Memory that one more series costs: model, calibration, gaps, decisions."""
+        parts = (self._model, self._calibrator, self._gaps)
+        return sum(part.state_bytes_per_series for part in parts) + self._decisions.bytes_per_series
+
+    def learning(self) -> Learning:
+        """How many series still learn, and a message that says how far they are."""
+        seen = self._decisions["row"][: len(self._own), SEEN]
+        warmup = self._model.warmup
+        young = seen[seen < warmup]
+        n_ready = len(seen) - len(young)
+        if not len(seen):
+            message = "waiting for the first reading"
+        elif not len(young):
+            message = "ready"
+        else:
+            message = f"learning, {int(young.max())} of {warmup} readings"
+            if n_ready:
+                message = f"{len(young)} of {len(seen)} series {message}"
+        return Learning(len(young), n_ready, warmup, message)
+
+    def score(self, frame: Frame) -> Scored:
+        """Score readings in arrival order, then learn from them.
+
+        Args:
+            frame: readings of this scorer's table; those of series not selected are passed over.
+
+        Returns:
+            Scores of the selected readings in their order, with absent readings where they were
+            noticed, and the anomalies that opened, grew or closed.
+        """
+        if frame.table is not self._table:
+            raise ValueError("the frame belongs to another series table than the scorer: decode it into the scorer's")
+        own = self._number(frame.series)
+        rows = np.flatnonzero(own >= 0)
+        value = frame.value[rows]
+        value = np.where(np.isfinite(value), value, np.nan)
+        filled = self._gaps.fill(own[rows], frame.timestamp[rows], value, self._own.node_of)
+        series, timestamp = filled.series, filled.timestamp
+        flags = filled.flags
+        learn = ~filled.late & np.isfinite(filled.value)
+        said = Judgement.blank(len(series))
+        self._model.observe(series, timestamp, filled.value, learn, said)
+        if self._model.calibrated:
+            log10_p = np.where(np.isnan(said.surprise), 0.0, said.surprise)
+        else:
+            log10_p = self._calibrator.observe(series, said.surprise, learn)
+        score, p_value = decide(
+            series, filled.value, log10_p, learn, filled.late, said.expected, said.lower, said.upper, flags,
+            self._decisions["row"], self._n_active, self._model.warmup, self._rules,
+        )  # fmt: skip
+        kind = np.zeros(len(series), np.uint8)
+        scores = ScoreFrame(
+            self._own, self._config.detector, self.model_version, series, timestamp, filled.value,
+            score, p_value, said.expected, said.lower, said.upper, kind, flags,
+        )  # fmt: skip
+        anomalies = self._tracker.observe(scores)
+        scores.table = self._table
+        scores.series = self._global_of[series]
+        return Scored(scores, anomalies)
+
+    def snapshot(self) -> bytes:
+        """All state, series by name; checksummed and compressed, no pickles."""
+        arrays: State = {}
+        parts: tuple[tuple[str, State], ...] = (
+            ("model", self._model.snapshot()),
+            ("calibrator", self._calibrator.snapshot()),
+            ("gaps", self._gaps.snapshot()),
+            ("decisions", self._decisions.snapshot()),
+            ("totals", {"n_active": self._n_active.copy()}),
+            ("tracker", {"bytes": np.frombuffer(self._tracker.snapshot(), np.uint8)}),
+        )
+        for part, state in parts:
+            arrays.update({f"{part}/{name}": array for name, array in state.items()})
+        return pack({**self._identity(), "series": [list(key) for key in self._own.keys]}, arrays)
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a snapshot, into whatever ids the table gives; ValueError says what does not fit."""
+        header, arrays = unpack(state)
+        for name, mine in self._identity().items():
+            if header.get(name) != mine:
+                raise ValueError(
+                    f"the snapshot was taken with {name} {header.get(name)!r}, this detector has {mine!r}: "
+                    "start without the snapshot to learn anew"
+                )
+
+        def part(prefix: str) -> State:
+            return {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(prefix + "/")}
+
+        keys = [SeriesKey(*names) for names in header["series"]]
+        self._own = SeriesTable()
+        self._local_of = np.full(64, UNKNOWN, np.int32)
+        self._adopt(keys)
+        self._model.restore(part("model"))
+        self._calibrator.restore(part("calibrator"))
+        self._gaps.restore(part("gaps"))
+        self._decisions.restore(part("decisions"))
+        self._n_active = part("totals")["n_active"].astype(np.int64)
+        self._tracker.restore(part("tracker")["bytes"].tobytes())
+
+    def _identity(self) -> dict[str, Any]:
+        """What must agree between a snapshot and the scorer that goes on from it."""
+        spec = self._config.spec
+        return {
+            "model": self.model_version,
+            "parameters": spec.model.model_dump(mode="json", exclude_none=True),
+            "seasonality_ms": list(spec.seasonality),
+            "interval_ms": self._config.interval_ms,
+        }
+
+    def _number(self, series: IntArray) -> IntArray:
+        """Own numbers of series ids, negative where not selected; new series get theirs now."""
+        if len(self._local_of) < len(self._table):
+            grown = np.full(max(len(self._table), 2 * len(self._local_of)), UNKNOWN, np.int32)
+            grown[: len(self._local_of)] = self._local_of
+            self._local_of = grown
+        own: IntArray = self._local_of[series]
+        if not (own == UNKNOWN).any():
+            return own
+        ids, first = np.unique(series[own == UNKNOWN], return_index=True)
+        select = self._config.spec.select
+        wanted = []
+        for i in ids[np.argsort(first)]:  # in order of arrival, which no cutting into frames changes
+            if select.matches(*self._table[i]):
+                wanted.append(self._table[i])
+            else:
+                self._local_of[i] = NOT_SELECTED
+        self._adopt(wanted)
+        return np.asarray(self._local_of[series], np.int32)
+
+    def _adopt(self, keys: list[SeriesKey]) -> None:
+        """Number ``keys`` on, and make room for their state."""
+        for key in keys:
+            own, given = self._own.id_of(key), self._table.id_of(key)
+            for name, at in (("_local_of", given), ("_global_of", own)):
+                array = getattr(self, name)
+                if at >= len(array):
+                    grown = np.full(max(at + 1, 2 * len(array)), UNKNOWN, np.int32)
+                    grown[: len(array)] = array
+                    setattr(self, name, grown)
+            self._local_of[given] = own
+            self._global_of[own] = given
+        n = len(self._own)
+        self._model.resize(n)
+        self._calibrator.resize(n)
+        self._gaps.resize(n, len(self._own.nodes))
+        self._decisions.resize(n)
+        self._tracker.resize(n)
