@@ -6,9 +6,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Compiled kernels are kept here, outside the tree, so that a second clone starts warm.
-export NUMBA_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidewarden/numba
-
 .PHONY: help demo up test check format generate bench lock clean
 
 help: ## This list
@@ -30,6 +27,8 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tidewarden needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 	@echo "Installing Tidewarden into $(VENV) (once) …" >&2
 	$(call INSTALL,)
+	@echo "Compiling the kernels (once) …" >&2
+	@$(BIN)/python -m tidewarden_cli.warm
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(call INSTALL,dev)
