@@ -10,7 +10,7 @@ from tidewarden.bus.port import Record
 from tidewarden.events import AnomalyBatch
 from tidewarden.frames import Frame, IntArray, ScoreFrame, SeriesTable
 from tidewarden.resources import AnomalyDetector, MetricStream
-from tidewarden.scoring.scorer import Scorer
+from tidewarden.scoring.scorer import Scorer, ScorerConfig
 from tidewarden.telemetry import Telemetry
 from tidewarden.topics import Purpose
 from tidewarden_services.contract import Output
@@ -35,15 +35,8 @@ class DetectService:
         self._interval_ms = stream.spec.interval
         self._table = table
         self._telemetry = telemetry
-        self._scorer = Scorer(
-            self._detector,
-            self._stream,
-            detector.spec,
-            interval_ms=stream.spec.interval,
-            lateness_ms=stream.spec.lateness_ms,
-            max_gap=stream.spec.max_gap,
-            table=table,
-        )
+        self._scorer = Scorer(ScorerConfig.of(detector, stream), table)
+        self._alerting = detector.spec.alerting
         self._model = detector.spec.model.kind
         self._scored = telemetry.scored.labels(self._stream, self._detector)
         self._tenants: list[str] = []
@@ -92,21 +85,22 @@ class DetectService:
             return
         self._posted_at = now
         learning = self._scorer.learning()
-        self._telemetry.model_series.labels(self._stream, self._detector, "learning").set(learning.learning)
-        self._telemetry.model_series.labels(self._stream, self._detector, "ready").set(learning.ready)
+        self._telemetry.model_series.labels(self._stream, self._detector, "learning").set(learning.n_learning)
+        self._telemetry.model_series.labels(self._stream, self._detector, "ready").set(learning.n_ready)
         self._telemetry.model_bytes.labels(self._stream, self._detector).set(self._scorer.state_bytes)
         self._telemetry.board.post(
             "detectors",
             self._detector,
             stream=self._stream,
             model=self._model,
-            series=learning.learning + learning.ready,
-            learning=learning.learning,
-            ready=learning.ready,
+            series=self._scorer.n_series,
+            learning=learning.n_learning,
+            ready=learning.n_ready,
             warmup=learning.warmup,
             message=learning.message,
             state_bytes=self._scorer.state_bytes,
-            threshold=self._scorer.threshold,
+            threshold=self._alerting.threshold,
+            budget_per_day=self._alerting.budget,
         )
 
     def _advance(self, scores: ScoreFrame) -> bool:
