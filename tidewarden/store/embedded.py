@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import duckdb
 import msgspec
@@ -240,11 +240,16 @@ class EmbeddedStore:
 
     def alerts(self, query: Query) -> list[tuple[Alert, Acknowledgement | None]]:
         """Alerts with who acknowledged them, newest first."""
-        found: list[tuple[Alert, Acknowledgement | None]] = []
-        for payload, who, at, note in self._rows(queries.alerts(query)):
-            alert = msgspec.json.decode(payload, type=Alert)
-            found.append((alert, None if who is None else Acknowledgement(alert.id, who, at, note)))
-        return found
+        return [_alert(*row) for row in self._rows(queries.alerts(query))]
+
+    def alert(self, alert_id: str) -> tuple[Alert, Acknowledgement | None] | None:
+        """One alert by id."""
+        rows = self._rows(queries.Statement(f"{queries.SELECT_ALERTS} WHERE id = ?", [alert_id]))
+        return _alert(*rows[0]) if rows else None
+
+    def states(self, purpose: Literal["anomalies", "alerts"]) -> dict[str, int]:
+        """Number of anomalies or alerts by state."""
+        return dict(self._rows(queries.STATES[purpose]))
 
     def rejected(self, query: Query) -> list[Rejection]:
         """Rejected readings, newest first."""
@@ -258,6 +263,11 @@ class EmbeddedStore:
     def counts(self) -> dict[Purgeable, int]:
         """Rows of each kind in the store."""
         return dict(self._rows(queries.COUNTS))
+
+
+def _alert(payload: str, who: str | None, at: int, note: str) -> tuple[Alert, Acknowledgement | None]:
+    alert = msgspec.json.decode(payload, type=Alert)
+    return alert, None if who is None else Acknowledgement(alert.id, who, at, note)
 
 
 def _insert(cursor: Any, statement: str, table: pa.Table | None) -> None:

@@ -29,6 +29,13 @@ PURGE: Final[Mapping[Purgeable, str]] = {
 
 COUNTS: Final = Statement(" UNION ALL ".join(f"SELECT '{name}', count(*) FROM {name}" for name in PURGE), [])  # noqa: S608
 
+STATES: Final[Mapping[str, Statement]] = {
+    "anomalies": Statement("SELECT state, count(*) FROM anomalies GROUP BY state", []),
+    "alerts": Statement("SELECT state, count(*) FROM alerts GROUP BY state", []),
+}
+
+SELECT_ALERTS: Final = "SELECT payload, who, noted_at, note FROM alerts LEFT JOIN acknowledgements ON alert_id = id"
+
 # Absent readings have a score row and no reading; where a late reading came after all there are both, so
 # the absent row never joins. NaN is how frames say "missing"; readers of the store get null.
 # `edge` is the timestamp of the limit-th row from the wanted end: joining only what lies on its near
@@ -140,19 +147,18 @@ def anomalies(query: Query) -> Statement:
 
 def alerts(query: Query) -> Statement:
     """Alerts with their acknowledgement; cluster, node and metric ask for alerts that name such a series."""
-    select = "SELECT payload, who, noted_at, note FROM alerts LEFT JOIN acknowledgements ON alert_id = id"
     inside, parameters = [], []
     for place, name in ((2, query.cluster), (3, query.node), (4, query.metric)):
         if name is not None:
             inside.append(f"split_part(path, '/', {place}) = ?")
             parameters.append(name)
     extra = f"EXISTS (SELECT 1 FROM unnest(series) AS s(path) WHERE {' AND '.join(inside)})" if inside else ""  # noqa: S608
-    return _events(query, select, ("stream", "tenant", "state"), "onset", extra, parameters)
+    return _events(query, SELECT_ALERTS, ("stream", "tenant", "state"), "onset", extra, parameters)
 
 
 def rejected(query: Query) -> Statement:
     """Rejections by when they were received."""
-    where, parameters = _where(query, ("stream", "tenant", "cluster", "node", "metric", "reason"))
+    where, parameters = _where(query, ("stream", "tenant", "cluster", "node", "metric", "reason", "source"))
     time, times = _range(query, "received_at", "received_at")
     text = f"""SELECT payload FROM rejected {where or "WHERE true"} {time}
         ORDER BY received_at {"DESC" if query.newest_first else "ASC"}, id LIMIT {query.limit}"""  # noqa: S608

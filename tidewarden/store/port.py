@@ -50,6 +50,7 @@ class Query:
     min_score: float | None = None
     state: str | None = None
     reason: str | None = None
+    source: str | None = None
     limit: int = 100
     newest_first: bool = True
 
@@ -101,6 +102,12 @@ class Store(Protocol):
 
     def alerts(self, query: Query) -> list[tuple[Alert, Acknowledgement | None]]:
         """Alerts with who acknowledged them, newest first."""
+
+    def alert(self, alert_id: str) -> tuple[Alert, Acknowledgement | None] | None:
+        """One alert by id."""
+
+    def states(self, purpose: Literal["anomalies", "alerts"]) -> dict[str, int]:
+        """Number of anomalies (open, closed) or alerts (pending, firing, resolved) by state."""
 
     def acknowledge(self, acknowledgement: Acknowledgement) -> bool:
         """Record it; false where no alert has that id."""
