@@ -331,8 +331,8 @@ def read_corpus(folder: Path) -> list[CorpusFile]:
     """
     from pyarrow import csv
 
-    places = (folder / "labels/combined_windows.json", folder / "combined_windows.json")
-    found = [path for path in places if path.exists()]
+    listed = (folder / "labels/combined_windows.json", folder / "combined_windows.json")
+    found = [path for path in listed if path.exists()]
     if not found:
         raise ValueError(f"{folder}: no labels/combined_windows.json in it; pass a folder laid out as NAB's")
     windows: Mapping[str, list[tuple[int, int]]] = parse_windows(found[0].read_bytes())
