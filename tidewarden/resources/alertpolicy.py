@@ -40,7 +40,8 @@ class Receiver(Model):
         given = [kind for kind in ("log", "webhook") if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"a receiver has {'no kind' if not given else ' and '.join(given)}: give exactly one of log, webhook"
+                f"a receiver has {' and '.join(given) or 'no kind'}: give exactly one of log, webhook "
+                "(with {} where it needs no settings)"
             )
         return self
 
@@ -71,6 +72,8 @@ class Maintenance(Model):
             raise ValueError(
                 f"{rule!r} is not an RFC 5545 recurrence rule ({error}), e.g. FREQ=DAILY;BYHOUR=2;BYMINUTE=0;BYSECOND=0"
             ) from None
+        if "COUNT" in rule.upper() and "DTSTART" not in rule.upper():
+            raise ValueError(f"{rule!r} has COUNT but no DTSTART: write DTSTART:20250101T020000\\nRRULE:… or use UNTIL")
         return rule
 
     @field_validator("timezone")

@@ -134,7 +134,10 @@ class Alerting(Model):
     @model_validator(mode="after")
     def _never_both(self) -> Self:
         if self.budget is not None and self.threshold is not None:
-            raise ValueError("alerting has both budget and threshold: keep one, a budget sets the threshold by itself")
+            raise ValueError(
+                f"has both budget ({self.budget:g}/day) and threshold ({self.threshold:g}): keep one, "
+                "a budget sets the threshold by itself"
+            )
         return self
 
 

@@ -69,7 +69,8 @@ class Source(Model):
         given = [kind for kind in ("http", "file") if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"source {self.name!r} has {'no kind' if not given else ' and '.join(given)}: give exactly one of http, file"
+                f"source {self.name!r} has {' and '.join(given) or 'no kind'}: give exactly one of http, file "
+                "(with {} where it needs no settings)"
             )
         return self
 

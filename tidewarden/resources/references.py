@@ -1,0 +1,129 @@
+"""Checks across resources: what one names, another must be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from tidewarden.resources import AlertPolicy, AnomalyDetector, AnyResource, MetricSimulation, MetricStream
+from tidewarden.resources.wording import did_you_mean
+
+Key = tuple[str, str]  # namespace and name
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A reference that leads nowhere."""
+
+    resource: AnyResource
+    path: tuple[str | int, ...]
+    message: str
+
+
+def check_references(
+    streams: Sequence[MetricStream],
+    simulations: Sequence[MetricSimulation],
+    detectors: Sequence[AnomalyDetector],
+    policies: Sequence[AlertPolicy],
+    *,
+    incomplete: bool = False,
+) -> Iterator[Finding]:
+    """Every reference that leads nowhere.
+
+    Args:
+        streams: the resources of one bundle, as the three that follow.
+        simulations: see ``streams``.
+        detectors: see ``streams``.
+        policies: see ``streams``.
+        incomplete: some resources could not be parsed, so a name that is not found may be theirs:
+            nothing is said of those.
+    """
+    by_name = {_key(stream): stream for stream in streams}
+    watchers = {_key(detector): detector for detector in detectors}
+    for stream in streams:
+        yield from _check_file_tenants(stream)
+    dependents: list[MetricSimulation | AnomalyDetector | AlertPolicy] = [*simulations, *detectors, *policies]
+    for resource in dependents:
+        stream_name = resource.spec.stream
+        home = by_name.get((resource.metadata.namespace, stream_name))
+        if home is None:
+            if not incomplete:
+                message = _nowhere("MetricStream", stream_name, resource.metadata.namespace, by_name)
+                yield Finding(resource, ("spec", "stream"), message)
+        elif isinstance(resource, MetricSimulation):
+            yield from _check_simulated_tenants(resource, home)
+        elif isinstance(resource, AnomalyDetector):
+            yield from _check_selected_tenants(resource, home)
+    for simulation in simulations:
+        yield from _check_evaluate(simulation, watchers, incomplete=incomplete)
+
+
+def _check_file_tenants(stream: MetricStream) -> Iterator[Finding]:
+    for position, source in enumerate(stream.spec.sources):
+        tenant = source.file.tenant if source.file is not None else None
+        if tenant is not None and tenant not in stream.spec.tenants:
+            path = ("spec", "sources", position, "file", "tenant")
+            yield Finding(stream, path, _stranger(tenant, stream))
+
+
+def _check_simulated_tenants(simulation: MetricSimulation, stream: MetricStream) -> Iterator[Finding]:
+    spec = simulation.spec
+    if spec.fleet is not None:
+        for position, tenant in enumerate(spec.fleet.tenants):
+            if tenant not in stream.spec.tenants:
+                path = ("spec", "fleet", "tenants", position)
+                yield Finding(simulation, path, _stranger(tenant, stream))
+    # A file of one's own may name its tenants row by row; only where it surely does not, the default counts.
+    replay = spec.replay
+    if (
+        replay is not None
+        and (replay.dataset is not None or "tenant" in replay.model_fields_set)
+        and replay.tenant not in stream.spec.tenants
+    ):
+        yield Finding(simulation, ("spec", "replay", "tenant"), _stranger(replay.tenant, stream))
+
+
+def _check_selected_tenants(detector: AnomalyDetector, stream: MetricStream) -> Iterator[Finding]:
+    for position, pattern in enumerate(detector.spec.select.tenants):
+        if not pattern.endswith("*") and pattern not in stream.spec.tenants:
+            path = ("spec", "select", "tenants", position)
+            yield Finding(detector, path, _stranger(pattern, stream))
+
+
+def _check_evaluate(
+    simulation: MetricSimulation, watchers: Mapping[Key, AnomalyDetector], *, incomplete: bool
+) -> Iterator[Finding]:
+    for position, name in enumerate(simulation.spec.evaluate):
+        path = ("spec", "evaluate", position)
+        detector = watchers.get((simulation.metadata.namespace, name))
+        if detector is None:
+            if not incomplete:
+                message = _nowhere("AnomalyDetector", name, simulation.metadata.namespace, watchers)
+                yield Finding(simulation, path, message)
+        elif detector.spec.stream != simulation.spec.stream:
+            message = (
+                f"{name!r} watches stream {detector.spec.stream!r}, this simulation feeds "
+                f"{simulation.spec.stream!r}: name a detector of that stream"
+            )
+            yield Finding(simulation, path, message)
+
+
+def _stranger(tenant: str, stream: MetricStream) -> str:
+    tenants = stream.spec.tenants
+    hint = did_you_mean(tenant, tenants) or f": add it to spec.tenants of the stream, or use {' or '.join(tenants)}"
+    return f"{tenant!r} is not a tenant of MetricStream {stream.metadata.name!r}{hint}"
+
+
+def _nowhere(kind: str, name: str, namespace: str, known: Iterable[Key]) -> str:
+    names = [other for space, other in known if space == namespace]
+    elsewhere = [space for space, other in known if other == name]
+    if elsewhere:
+        return f"{kind} {name!r} is in namespace {elsewhere[0]!r}, this resource in {namespace!r}: use one namespace"
+    hint = did_you_mean(name, names)
+    if not hint:
+        hint = f": there are {', '.join(names)}" if names else f": there is no {kind}, add one"
+    return f"no {kind} is called {name!r}{hint}"
+
+
+def _key(resource: AnyResource) -> Key:
+    return resource.metadata.namespace, resource.metadata.name
