@@ -83,9 +83,7 @@ class Scorer:
         self._decisions = SeriesState(row=Column((DECISION_ROW,), np.float64))
         self._n_active = np.zeros(1, np.int64)
         self._rules = Rules.of(spec.alerting, config.interval_ms)
-        self._tracker = AnomalyTracker(
-            stream=config.stream, detector=config.detector, interval_ms=config.interval_ms, quiet=spec.alerting.quiet
-        )
+        self._tracker = self._new_tracker()
 
     @property
     def model_version(self) -> str:
@@ -105,7 +103,7 @@ class Scorer:
     @property
     def state_bytes_per_series(self) -> int:
         """Memory that one more series costs: model, calibration, gaps, decisions."""
-        parts = (self._model, self._calibrator, self._gaps)
+        parts = (self._model, self._calibrator, self._gaps, self._tracker)
         return sum(part.state_bytes_per_series for part in parts) + self._decisions.bytes_per_series
 
     def learning(self) -> Learning:
@@ -173,7 +171,7 @@ class Scorer:
             ("gaps", self._gaps.snapshot()),
             ("decisions", self._decisions.snapshot()),
             ("totals", {"n_active": self._n_active.copy()}),
-            ("tracker", {"bytes": np.frombuffer(self._tracker.snapshot(), np.uint8)}),
+            ("tracker", self._tracker.snapshot()),
         )
         for part, state in parts:
             arrays.update({f"{part}/{name}": array for name, array in state.items()})
@@ -195,13 +193,22 @@ class Scorer:
         keys = [SeriesKey(*names) for names in header["series"]]
         self._own = SeriesTable()
         self._local_of = np.full(64, UNKNOWN, np.int32)
+        self._tracker = self._new_tracker()
         self._adopt(keys)
         self._model.restore(part("model"))
         self._calibrator.restore(part("calibrator"))
         self._gaps.restore(part("gaps"))
         self._decisions.restore(part("decisions"))
         self._n_active = part("totals")["n_active"].astype(np.int64)
-        self._tracker.restore(part("tracker")["bytes"].tobytes())
+        self._tracker.restore(part("tracker"), np.arange(len(keys)))
+
+    def _new_tracker(self) -> AnomalyTracker:
+        config = self._config
+        return AnomalyTracker(
+            config.detector, config.stream, self.model_version, self._own,
+            quiet=config.spec.alerting.quiet, interval_ms=config.interval_ms,
+            season_ms=max(config.spec.seasonality, default=86_400_000),
+        )  # fmt: skip
 
     def _identity(self) -> dict[str, Any]:
         """What must agree between a snapshot and the scorer that goes on from it."""
