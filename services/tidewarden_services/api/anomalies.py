@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -10,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tidewarden.events import Anomaly, AnomalyBatch, AnomalyKind, severity_of, stable_id
 from tidewarden.resources import MetricStream
-from tidewarden.store.port import Query as StoreQuery
 from tidewarden.topics import partition_of
 from tidewarden_services.api.context import ApiContext, Context, reply
 from tidewarden_services.api.parameters import AnomalyFilter, Instant, SourceFilter, Text, store_query
@@ -43,8 +43,9 @@ def anomalies_of(
         if one is not None:
             return reply({"anomalies": [one]})
     scope = dict(zip(LEVELS, parts, strict=False))
-    found = context.store.anomalies(store_query(parameters, **scope))
-    if not found and context.store.series(StoreQuery(limit=1, **scope)).num_rows == 0:
+    query = store_query(parameters, **scope)
+    found = context.store.anomalies(query)
+    if not found and context.store.series(replace(query, limit=1)).num_rows == 0:
         raise ProblemError(404, f"no anomaly and no series is called {source!r}; /api/series lists the series")
     return reply({"anomalies": found})
 

@@ -65,7 +65,7 @@ def columns_of(store: Store, query: StoreQuery, points: int | None = None) -> di
 def _unknown(store: Store, query: StoreQuery) -> bool:
     q = query
     asked = StoreQuery(stream=q.stream, tenant=q.tenant, cluster=q.cluster, node=q.node, metric=q.metric, limit=1)
-    return store.series(asked).num_rows == 0
+    return int(store.series(asked).num_rows) == 0
 
 
 def thin(table: pa.Table, points: int) -> npt.NDArray[np.intp]:
