@@ -95,6 +95,7 @@ class Anomaly(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=False):
     severity: Severity
     node_share: float  # share of the node's score that this series drove at the peak, 0 to 1
     explanation: str
+    updated_at: int = 0  # ms since the epoch: the reading that made this revision; 0: the same as end
 
     @property
     def series(self) -> SeriesKey:
