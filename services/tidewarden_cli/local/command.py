@@ -107,7 +107,7 @@ def _run(
     headless: bool,
 ) -> int:
     from tidewarden.resources.loader import ResourceError, load
-    from tidewarden.store.embedded import StoreError
+    from tidewarden.store.port import StoreError
 
     try:
         bundle = load(files)

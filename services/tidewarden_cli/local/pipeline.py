@@ -21,7 +21,7 @@ from tidewarden.bus.memory import MemoryBus
 from tidewarden.bus.port import Record
 from tidewarden.clock import Clock, SystemClock
 from tidewarden.frames import SeriesKey, SeriesTable
-from tidewarden.resources import AlertPolicy, AnomalyDetector, MetricSimulation, MetricStream
+from tidewarden.resources import AlertPolicy, AnomalyDetector, AnyResource, MetricSimulation, MetricStream
 from tidewarden.resources.loader import Bundle
 from tidewarden.sources import Source
 from tidewarden.store.embedded import EmbeddedStore
@@ -109,6 +109,12 @@ class LocalPipeline:
         """Topics of each stream; one process needs one partition."""
         return {s.metadata.name: StreamTopics(s.metadata.namespace, s.metadata.name) for s in self.bundle.streams}
 
+    @property
+    def resources(self) -> list[AnyResource]:
+        """All resources, in the order in which they depend on each other."""
+        b = self.bundle
+        return [*b.streams, *b.simulations, *b.detectors, *b.policies]
+
     def start(self) -> None:
         """Build every stage from the store to the sources, then let them run."""
         for stream in self.bundle.streams:
@@ -122,7 +128,7 @@ class LocalPipeline:
         for stage in self._stages:
             self.crew.start(stage.name, stage.run)
         for feed in self._feeds:
-            self.crew.start(f"ingest.{feed.source.name}", feed.service.run)
+            self.crew.start(feed.service.name, feed.service.run)
 
     def finished(self) -> bool:
         """Whether every source has ended and all that came of it is in the store.
@@ -234,6 +240,7 @@ class LocalPipeline:
                 self.telemetry,
                 load_state=load,
                 save_state=save,
+                sync=self.bus.sync,
             )
             self._feeds.append(_Feed(service, source))
 

@@ -31,7 +31,7 @@ class Server:
             topics_by_stream=pipeline.topics,
             board=pipeline.telemetry.board,
             telemetry=pipeline.telemetry,
-            resources=pipeline.bundle.all(),
+            resources=pipeline.resources,
             clock=pipeline.clock,
             extra_routers=[source.router for source in pipeline.http_sources],
         )
