@@ -12,7 +12,17 @@ from importlib.metadata import entry_points
 from tidewarden.models.auto import Auto
 from tidewarden.models.contract import Model
 from tidewarden.models.ewma import Ewma
-from tidewarden.resources.anomalydetector import AutoParams, EwmaParams, ModelSpec
+from tidewarden.models.mad import Mad
+from tidewarden.models.seasonal import Seasonal
+from tidewarden.models.static import Static
+from tidewarden.resources.anomalydetector import (
+    AutoParams,
+    EwmaParams,
+    MadParams,
+    ModelSpec,
+    SeasonalParams,
+    StaticParams,
+)
 
 Builder = Callable[[ModelSpec, tuple[int, ...], int], Model]
 GROUP = "tidewarden.models"
@@ -28,7 +38,24 @@ def _ewma(spec: ModelSpec, _seasonality_ms: tuple[int, ...], _interval_ms: int) 
     return Ewma(params.half_life, params.warmup)
 
 
-_BUILT_IN: dict[str, Builder] = {"auto": _auto, "ewma": _ewma}
+def _mad(spec: ModelSpec, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    params = spec.mad or MadParams()
+    return Mad(params.half_life, params.warmup)
+
+
+def _seasonal(spec: ModelSpec, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
+    params = spec.seasonal or SeasonalParams()
+    return Seasonal(params.half_life, params.bins, params.warmup, seasonality_ms, interval_ms)
+
+
+def _static(spec: ModelSpec, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    params = spec.static or StaticParams()
+    return Static(params.lower, params.upper)
+
+
+_BUILT_IN: dict[str, Builder] = {
+    "auto": _auto, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static
+}  # fmt: skip
 
 
 def kinds() -> list[str]:
