@@ -1,5 +1,5 @@
 // The list of alerts, with acknowledging in place, and the list of anomalies beside it.
-import { fill, h, keyed } from "./dom.js";
+import { fill, h, keyed, text } from "./dom.js";
 import { GLYPH, duration, kind, pill, rangeAround, seriesLink, seriesPath, timeElement } from "./format.js";
 
 const RANK = { critical: 0, warning: 1, info: 2 };
@@ -32,7 +32,7 @@ export function alertLink(alert, now) {
 }
 
 export class AlertList {
-  /** acknowledge(alert, by, note) → promise; now() → newest event time, ms, or null. */
+  /** acknowledge(alert, by, note) → promise; now(tenant) → newest event time, ms, or undefined. */
   constructor(container, { acknowledge, now }) {
     this.acknowledge = acknowledge;
     this.now = now;
@@ -53,10 +53,9 @@ export class AlertList {
     this.empty.hidden = active.length > 0;
     fill(this.empty, empty);
     keyed(this.list, active.map((alert) => this.#versioned(alert)), (item) => this.#item(item.alert));
+    for (const element of this.list.children) text(element.querySelector(".length"), this.#length(element.alert));
     this.more.hidden = over.length === 0;
     this.more.firstElementChild.textContent = `Resolved (${over.length})`;
-    if (active.length === 0 && !this.touched) this.more.open = true;
-    this.touched = this.touched || active.length > 0;
     keyed(this.resolved, over.slice(0, 100).map((alert) => this.#versioned(alert)), (item) => this.#item(item.alert));
   }
 
@@ -72,18 +71,15 @@ export class AlertList {
   }
 
   #item(alert) {
-    const now = this.now() ?? alert.updated_at;
-    const end = alert.resolved_at ?? Math.max(now, alert.updated_at);
-    const link = alertLink(alert, now);
+    const link = alertLink(alert, this.now(alert.tenant));
     const over = alert.state === "resolved";
-    const length = duration(end - alert.started_at);
-    return h("li.item", { dataset: { severity: alert.severity, state: alert.state, acknowledged: Boolean(alert.acknowledged), id: alert.id } },
+    const item = h("li.item", { dataset: { severity: alert.severity, state: alert.state, acknowledged: Boolean(alert.acknowledged), id: alert.id } },
       h("span.glyph", { role: "img", "aria-label": `${alert.severity}, ${alert.state}`, title: `${alert.severity}, ${alert.state}` }, over ? GLYPH.resolved : GLYPH[alert.severity]),
       h("div.body", null,
         h("div.title", null, link ? h("a", { href: link }, alert.title) : alert.title),
         h("div.meta", null,
           h("span.state", null, alert.state),
-          h("span", null, timeElement(alert.started_at), over ? ` for ${length}` : ` · ${length}`),
+          h("span", null, timeElement(alert.started_at), " for ", h("span.length", null, this.#length(alert))),
           h("span", null, `${alert.anomaly_count} ${alert.anomaly_count === 1 ? "anomaly" : "anomalies"}`),
           h("span", null, alert.kinds.slice(0, 3).map(kind).join(", ")),
           alert.flapping ? h("span.flag", { title: "Fires and resolves in quick turns" }, "flapping") : null,
@@ -91,6 +87,12 @@ export class AlertList {
         alert.summary ? h("p.summary", null, alert.summary) : null,
         alert.series.length > 1 ? seriesLinks(alert) : null,
         this.#acknowledgement(alert)));
+    item.alert = alert;
+    return item;
+  }
+
+  #length(alert) {
+    return duration((alert.resolved_at ?? Math.max(this.now(alert.tenant) ?? 0, alert.updated_at)) - alert.started_at);
   }
 
   #acknowledgement(alert) {

@@ -4,7 +4,7 @@ import { AlertList, AnomalyList, alertLink, order } from "./alerts.js";
 import { api } from "./api.js";
 import { loadPlotly } from "./chart.js";
 import { fill, h, segments, text } from "./dom.js";
-import { GLYPH, duration, kind, score, seriesLink, seriesPath, time, utc } from "./format.js";
+import { GLYPH, duration, kind, score, seriesLink, seriesPath, time } from "./format.js";
 import { Numbers, showHealth } from "./health.js";
 import { HeatMap } from "./heatmap.js";
 import { RejectedDialog } from "./rejected.js";
@@ -15,7 +15,6 @@ import { LiveSocket } from "./socket.js";
 const KEPT_ANOMALIES = 500;
 const KEPT_ALERTS = 300;
 const TREE_EVERY_MS = 5000;
-const REPLAY_FROM_MS = 15 * 60e3; // data time further than this from the clock is called a replay
 const WINDOWS = [["now", "now", "Colour by the present score"], ["1h", "1 h", "Colour by the highest anomaly of the last hour"], ["1d", "1 d", "Colour by the highest anomaly of the last day"]];
 const WINDOW_MS = { "1h": 3600e3, "1d": 86400e3 };
 
@@ -31,7 +30,7 @@ const showRejected = () => rejected.open();
 const numbers = new Numbers($("numbers"), { onRejected: showRejected });
 const map = new HeatMap($("heatmap"), { onOpen: openNode, tip: $("tip") });
 const socket = new LiveSocket("/ws", { onMessage, onState });
-const alertList = new AlertList($("panel-alerts"), { acknowledge, now: () => map.asOf });
+const alertList = new AlertList($("panel-alerts"), { acknowledge, now: (tenant) => map.timeOf(tenant) });
 const anomalyList = new AnomalyList($("panel-anomalies"));
 const chart = new SeriesView($("series"), {
   socket,
@@ -45,7 +44,7 @@ const chart = new SeriesView($("series"), {
 
 function onMessage(type, data) {
   const many = Array.isArray(data) ? data : [data];
-  if (type === "statistics") state.statistics = data;
+  if (type === "statistics" || type === "hello") state.statistics = data?.sources ? data : state.statistics;
   else if (type === "rollup" && !state.detector) map.update(data);
   else if (type === "readings") many.forEach((rows) => chart.append(rows));
   else if (type === "alert") many.forEach((alert) => keepAlert(alert));
@@ -88,7 +87,7 @@ function trim(items, limit, compare) {
 async function load() {
   try {
     const [statistics, health, series, alerts, anomalies] = await Promise.all([
-      api.statistics(), api.health(), api.series(), api.alerts({ limit: KEPT_ALERTS }), api.anomalies({ limit: KEPT_ANOMALIES }), loadTree(),
+      api.statistics(), api.health(), api.series(), api.alerts({ limit: KEPT_ALERTS }), api.anomalies({ limit: KEPT_ANOMALIES }),
     ]);
     Object.assign(state, { statistics, health, loaded: true, failure: null });
     state.alerts.clear();
@@ -97,6 +96,7 @@ async function load() {
     anomalies.forEach(keepAnomaly);
     takeSeries(series);
     chart.refresh();
+    await loadTree();
   } catch (error) {
     state.failure = error.message;
   }
@@ -114,9 +114,13 @@ function takeSeries(series) {
   map.setNodes([...nodes.values()]);
 }
 
+/** The metrics behind each node: one tree a detector, or that of the chosen one. */
 async function loadTree() {
-  const { tenants } = await api.rollup({ detector: state.detector });
-  map.setTree(tenants);
+  const chosen = state.detector;
+  const names = chosen ? [chosen] : (state.statistics?.detectors || []).filter((d) => d.ready > 0 || d.learning === 0).map((d) => d.name);
+  const trees = await Promise.all(names.map((detector) => api.rollup({ detector })));
+  if (chosen !== state.detector) return;
+  map.setTrees(trees);
   chart.refreshScores();
 }
 
@@ -214,10 +218,10 @@ function emptyAlerts(hidden) {
 function markMap(anomalies) {
   const open = new Map();
   const held = state.window === "now" ? null : new Map();
-  const since = (map.asOf ?? Date.now()) - (WINDOW_MS[state.window] || 0);
   for (const a of anomalies) {
     const path = [a.tenant, a.cluster, a.node].join("/");
     if (a.state === "open") open.set(path, (open.get(path) || 0) + 1);
+    const since = (map.timeOf(a.tenant) ?? Date.now()) - (WINDOW_MS[state.window] || 0);
     if (held && a.end >= since) held.set(path, Math.max(held.get(path) || 0, a.peak_score));
   }
   map.mark(open);
@@ -225,10 +229,7 @@ function markMap(anomalies) {
 }
 
 function drawFleetHead() {
-  const at = map.asOf;
-  const replay = at && Math.abs(Date.now() - at) > REPLAY_FROM_MS;
-  text($("fleet-asof"), at ? `${replay ? "data time " : ""}${time(at)}` : "");
-  $("fleet-asof").title = at ? utc(at) : "";
+  text($("fleet-asof"), map.nodes.length ? `${map.nodes.length} nodes, ${state.series ?? 0} series` : "");
   if (map.nodes.length === 0 && state.loaded) fill($("heatmap"), welcome());
 }
 
@@ -238,7 +239,7 @@ function welcome() {
     h("h3", null, "No reading has arrived yet"),
     h("p", null, "Tidewarden is running and waits for its sources. Sources and what they last said are listed below. To send a first reading yourself:"),
     h("pre", null, example),
-    h("p", null, "or stop the server and start ", h("code", null, "tidewarden demo"), ". The API is described at ", h("a", { href: "/docs" }, "/docs"), "."));
+    h("p", null, "or stop the server and start ", h("code", null, "tidewarden demo"), ". The API is described at ", h("a", { href: "/openapi.json" }, "/openapi.json"), "."));
 }
 
 function drawDetectors() {
@@ -260,7 +261,8 @@ function drawVerdict(alerts, anomalies) {
   box.dataset.severity = facts.severity;
   document.title = facts.count ? `(${facts.count}) Tidewarden` : "Tidewarden";
   fill(box, h("span.glyph", { "aria-hidden": "true" }, GLYPH[facts.severity] ?? "…"),
-    h("p", null, h("strong", null, facts.headline), " ", facts.link ? h("a", { href: facts.link }, facts.detail) : facts.detail));
+    h("p", null, h("strong", null, facts.headline), " ", facts.link ? h("a", { href: facts.link }, facts.detail) : facts.detail,
+      facts.why ? h("span.why", null, facts.why) : null));
 }
 
 function verdict(alerts, anomalies) {
@@ -273,7 +275,7 @@ function verdict(alerts, anomalies) {
     const [worst] = firing;
     const waiting = firing.filter((a) => !a.acknowledged).length;
     const headline = `${firing.length} ${firing.length === 1 ? "alert" : "alerts"} firing${waiting === firing.length ? "" : `, ${waiting} not acknowledged`}.`;
-    return { severity: worst.severity, count: waiting, headline, detail: `Worst: ${worst.title}`, link: alertLink(worst, null) };
+    return { severity: worst.severity, count: waiting, headline, detail: `Worst: ${worst.title}`, why: worst.summary.slice(0, 220), link: alertLink(worst, null) };
   }
   if (failing.length) {
     return { severity: "warning", headline: "Tidewarden itself is degraded.", detail: failing.map(([name, check]) => `${name}: ${check.detail}`).join(" · ") };
@@ -321,10 +323,17 @@ function onRoute(route) {
   $("fleet").hidden = series;
   $("health").hidden = series;
   document.body.dataset.view = route.view;
-  if (series) chart.open(route);
-  else chart.close();
-  if (series && document.activeElement?.closest("aside") && innerWidth < 900) $("series").scrollIntoView();
-  for (const link of document.querySelectorAll("aside li[data-current]")) delete link.dataset.current;
+  const from = chart.key; // the series that was shown before
+  const lostFocus = document.activeElement === document.body || !document.activeElement?.offsetParent;
+  if (series) {
+    chart.open(route);
+    const top = $("series").getBoundingClientRect().top;
+    if (top < 0 || top > innerHeight / 2) $("series").scrollIntoView();
+    if (lostFocus) $("back").focus({ preventScroll: true });
+  } else {
+    chart.close();
+    if (from && lostFocus) map.focus(from);
+  }
 }
 
 function tabs() {
@@ -401,6 +410,7 @@ function start() {
   });
   $("fleet-detector").addEventListener("change", (event) => {
     state.detector = event.target.value;
+    map.clear();
     loadTree().catch((error) => { state.failure = error.message; });
   });
   document.addEventListener("keydown", (event) => {

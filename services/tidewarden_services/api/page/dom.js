@@ -35,6 +35,8 @@ export function text(element, value) {
   if (element.textContent !== value) element.textContent = value;
 }
 
+const focusables = (element) => [...element.querySelectorAll("a, button, input")];
+
 /**
  * A list that keeps the element of an item as long as the item's version stays, so that focus,
  * open forms and scroll positions survive live updates.
@@ -50,7 +52,9 @@ export function keyed(container, items, render) {
       const element = render(item);
       if (entry) {
         if (place === entry.element) place = element;
+        const focused = focusables(entry.element).indexOf(document.activeElement);
         entry.element.replaceWith(element);
+        if (focused >= 0) focusables(element)[focused]?.focus({ preventScroll: true });
       }
       entry = { version: item.version, element };
     }

@@ -30,9 +30,9 @@ export const level = (s) => (s === null || s === undefined ? "none" : String(Mat
 
 /** Rarity in words, from score = −log10(p) / 6. */
 export function rarity(s) {
-  if (!s) return "ordinary";
+  if (!s || s < 0.1) return "ordinary";
   if (s >= 1) return "rarer than 1 in 1 000 000";
-  return `about 1 in ${count(Number((10 ** (6 * s)).toPrecision(2)))}`;
+  return `about 1 in ${Math.round(Number((10 ** (6 * s)).toPrecision(2))).toLocaleString("en-GB").replaceAll(",", " ")}`;
 }
 
 export function severityOf(s) {

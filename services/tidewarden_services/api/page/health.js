@@ -91,7 +91,14 @@ function sources(list, onRejected) {
         ? h("button.link", { type: "button", onclick: () => onRejected(), title: reasons(s.rejected_by_reason) }, count(s.rejected))
         : "0"),
       number("late", count(s.late)),
-      number("behind", s.lag_s === null || s.lag_s === undefined ? "–" : Math.abs(s.lag_s) > 86400 ? h("span.muted", { title: `newest timestamp is ${duration(1000 * s.lag_s)} old` }, "replay") : duration(1000 * s.lag_s))))));
+      number("behind", behind(s.lag_s)))));
+}
+
+function behind(lag_s) {
+  if (lag_s === null || lag_s === undefined) return "–";
+  // Old data is played on purpose; its distance from the clock says nothing about health.
+  if (Math.abs(lag_s) > 86400) return h("span.muted", { title: `newest timestamp is ${duration(1000 * lag_s)} old` }, "replay");
+  return duration(1000 * lag_s);
 }
 
 const reasons = (counts) => Object.entries(counts || {}).map(([reason, n]) => `${kind(reason)}: ${n}`).join("\n");

@@ -4,8 +4,9 @@
 // thousand nodes touches only the attributes that changed. Positions are stable (sorted by name): an
 // operator finds a node where it was a minute ago.
 import { fill, h, text } from "./dom.js";
-import { GLYPH, band, kind, level, pill, rarity, score, severityOf, time, value } from "./format.js";
+import { GLYPH, band, kind, level, pill, rarity, score, severityOf, time, utc, value } from "./format.js";
 
+const REPLAY_FROM_MS = 15 * 60e3; // data this far from the clock is being replayed (or badly behind)
 const DENSE_FROM_NODES = 150; // beyond it names no longer fit: cells become plain squares
 
 const byName = new Intl.Collator("en", { numeric: true }).compare;
@@ -20,6 +21,8 @@ export class HeatMap {
     this.scopes = new Map(); // path → {tenant, cluster, node, score, peak, at, metrics, known}
     this.cells = new Map(); // path → element
     this.pills = new Map(); // path of a cluster or tenant → element
+    this.times = new Map(); // tenant → newest tick, ms
+    this.clocks = new Map(); // tenant → element that shows it
     this.held = null; // path → highest score of the chosen window, or null for "now"
     this.open = new Map(); // path → open anomalies
     this.needle = "";
@@ -43,18 +46,34 @@ export class HeatMap {
     this.#schedule();
   }
 
-  /** The rollup tree of GET /api/rollup: replaces all scores and the metrics behind them. */
-  setTree(tenants) {
-    for (const scope of this.scopes.values()) Object.assign(scope, { score: null, peak: null, metrics: null });
-    for (const tenant of tenants) {
+  /** Forget all scores, as when another detector's are wanted. */
+  clear() {
+    for (const scope of this.scopes.values()) Object.assign(scope, { score: null, peak: null, at: null, metrics: null });
+    this.#schedule();
+  }
+
+  /**
+   * Rollup trees of GET /api/rollup, one for each detector: the metrics behind each node, and scores
+   * where none newer is known. A tree holds one tick, so what is not in it is left as it was.
+   */
+  setTrees(trees) {
+    const merged = new Map(); // node path → metric → facts, the highest score of several detectors
+    for (const tenant of trees.flat()) {
       this.#take({ tenant: tenant.name, cluster: "", node: "" }, tenant);
       for (const cluster of tenant.children || []) {
         this.#take({ tenant: tenant.name, cluster: cluster.name, node: "" }, cluster);
         for (const node of cluster.children || []) {
-          this.#take({ tenant: tenant.name, cluster: cluster.name, node: node.name }, node);
+          const scope = { tenant: tenant.name, cluster: cluster.name, node: node.name };
+          this.#take(scope, node);
+          const metrics = merged.get(pathOf(scope)) || new Map();
+          merged.set(pathOf(scope), metrics);
+          for (const m of node.metrics || []) {
+            if (!((metrics.get(m.metric)?.score ?? -1) >= m.score)) metrics.set(m.metric, m);
+          }
         }
       }
     }
+    for (const [path, metrics] of merged) this.scopes.get(path).metrics = [...metrics.values()];
     this.#schedule();
   }
 
@@ -76,16 +95,24 @@ export class HeatMap {
     this.#schedule();
   }
 
+  /** Put the focus on a node's cell. */
+  focus({ tenant, cluster, node }) {
+    const cell = this.cells.get([tenant, cluster, node].join("/"));
+    if (!cell) return;
+    for (const other of this.cells.values()) if (other.tabIndex === 0) other.tabIndex = -1;
+    cell.tabIndex = 0;
+    cell.focus();
+    this.#hideTip();
+  }
+
   filter(needle) {
     this.needle = needle;
     this.#schedule();
   }
 
-  /** Newest time that any scope was scored for, ms; null before the first score. */
-  get asOf() {
-    let newest = null;
-    for (const scope of this.scopes.values()) if (scope.at && scope.at > (newest ?? 0)) newest = scope.at;
-    return newest;
+  /** How far time has come for a tenant: newest tick scored, ms; undefined before the first. */
+  timeOf(tenant) {
+    return this.times.get(tenant);
   }
 
   get nodes() {
@@ -103,9 +130,9 @@ export class HeatMap {
   }
 
   #take(name, facts) {
-    Object.assign(this.#scope(name), {
-      score: facts.score, peak: facts.peak, at: facts.at, metrics: facts.metrics, contribution: facts.contribution,
-    });
+    const known = this.#scope(name);
+    if ((known.at ?? -Infinity) >= facts.at && known.score !== null) return;
+    Object.assign(known, { score: facts.score, peak: facts.peak, at: facts.at });
   }
 
   #schedule() {
@@ -119,6 +146,10 @@ export class HeatMap {
 
   #draw() {
     const nodes = this.nodes;
+    this.times.clear();
+    for (const scope of this.scopes.values()) {
+      if (scope.at && !(this.times.get(scope.tenant) >= scope.at)) this.times.set(scope.tenant, scope.at);
+    }
     const shape = nodes.map((node) => node.path).sort().join("\n");
     if (shape !== this.shape) {
       this.shape = shape;
@@ -129,6 +160,13 @@ export class HeatMap {
       const now = this.scopes.get(path)?.score ?? null;
       text(element, score(now));
       element.dataset.level = level(now);
+    }
+    for (const [tenant, element] of this.clocks) {
+      const at = this.times.get(tenant);
+      if (element.at === at) continue;
+      element.at = at;
+      text(element, at ? asOf(at) : "");
+      element.title = at ? utc(at) : "";
     }
     for (const row of this.container.querySelectorAll(".cluster")) {
       row.hidden = !row.querySelector(".cell:not([hidden])");
@@ -169,6 +207,7 @@ export class HeatMap {
     const focused = document.activeElement?.dataset?.path;
     this.cells.clear();
     this.pills.clear();
+    this.clocks.clear();
     const dense = nodes.length > DENSE_FROM_NODES;
     this.container.classList.toggle("dense", dense);
     const tenants = new Map();
@@ -182,7 +221,7 @@ export class HeatMap {
       const clusters = tenants.get(tenant);
       const rows = [...clusters.keys()].sort(byName).map((cluster) => this.#row(tenant, cluster, clusters.get(cluster)));
       return h("section.tenant", { "aria-label": `tenant ${tenant}` },
-        h("h3", null, h("span", { title: "tenant" }, tenant), this.#pill(tenant)), rows);
+        h("h3", null, h("span", { title: "tenant" }, tenant), this.#pill(tenant), this.#clock(tenant)), rows);
     });
     fill(this.container, blocks, h("p.no-match.empty", { hidden: true }, "No node matches the filter."));
     if (focused && this.cells.has(focused)) this.cells.get(focused).focus();
@@ -200,6 +239,12 @@ export class HeatMap {
     return h("div.cluster", { role: "group", "aria-label": `cluster ${cluster}, ${nodes.length} nodes` },
       h("h4", null, h("span", { title: `cluster ${cluster}` }, cluster), this.#pill(`${tenant}/${cluster}`)),
       h("div.cells", { style: { "--cell": width } }, cells));
+  }
+
+  #clock(tenant) {
+    const element = h("time.muted.asof");
+    this.clocks.set(tenant, element);
+    return element;
   }
 
   #pill(path) {
@@ -264,6 +309,9 @@ export class HeatMap {
     this.tip.hidden = true;
   }
 }
+
+/** "14:02:00", or what says that the data is not of today's clock. */
+const asOf = (at) => (Math.abs(Date.now() - at) > REPLAY_FROM_MS ? `data time ${time(at, { date: "always" })}` : time(at));
 
 /** The next cell above or below the present one on the screen. */
 function nearest(cell, cells, direction) {

@@ -1,7 +1,7 @@
 // One series: its chart, the other metrics of its node, and every anomaly in view, explained.
 import { anomalyItem } from "./alerts.js";
 import { api } from "./api.js";
-import { draw, purge } from "./chart.js";
+import { draw, lowerBound, purge } from "./chart.js";
 import { fill, h, keyed, segments, text } from "./dom.js";
 import { band, count, pill, seriesLink, seriesPath, timeElement, value } from "./format.js";
 
@@ -59,7 +59,6 @@ export class SeriesView {
     this.columns = emptyColumns();
     this.anomalies = [];
     this.view = null;
-    this.socket.subscribe(path);
     const rangeBar = h("div.segments", { role: "radiogroup", "aria-label": "Range" });
     this.plot = h("div.plot", { id: "plot" });
     this.message = h("p.plot-message", { role: "status" }, "Loading readings…");
@@ -78,7 +77,7 @@ export class SeriesView {
         h("h2", { id: "series-title" }, key.metric), this.facts_line, h("span.grow"),
         h("div.controls", null,
           step("◀", "Earlier", () => this.#shift(-0.5)), step("▶", "Later", () => this.#shift(0.5)),
-          step("＋", "Zoom in", () => this.#zoom(0.5)), step("－", "Zoom out", () => this.#zoom(2)), rangeBar)),
+          step("+", "Zoom in", () => this.#zoom(0.5)), step("−", "Zoom out", () => this.#zoom(2)), rangeBar)),
       this.siblings,
       h("figure.chart", { id: "chart", role: "group", "aria-label": `Chart of ${path}` }, this.plot, this.message),
       h("div.key", { "aria-hidden": "true" },
@@ -147,12 +146,14 @@ export class SeriesView {
     const since = Math.round(from - margin);
     const until = Math.round(to + margin) + 1;
     const results = await this.#guard(() => Promise.all([
-      api.readings({ ...this.key, detector: this.detector, since, until, points: POINTS, limit: 200000 }, signal),
+      api.readings({ ...this.key, detector: this.detector, since, until, points: POINTS, limit: 20000 }, signal),
       api.anomalies({ ...this.key, since: since, until, limit: 200 }),
     ]), signal);
     if (!results || signal.aborted) return;
     const [readings, anomalies] = results;
     this.columns = { ...emptyColumns(), ...readings.columns };
+    if (this.following) this.socket.subscribe(this.path, readings.detector);
+    else this.socket.subscribe(null);
     this.detector_shown = readings.detector;
     this.anomalies = anomalies.filter((a) => !readings.detector || a.detector === readings.detector);
     this.#draw();
@@ -212,20 +213,17 @@ export class SeriesView {
 
   /** Live rows of the subscribed series: {series, columns} as in GET /api/readings. */
   append(data) {
-    if (!this.key || !data) return;
+    // A range that a person chose stays as it is; so does a chart whose first load is still under way.
+    if (!this.key || !data || !this.following || !this.columns.timestamp.length) return;
     const columns = data.columns || data;
     const where = typeof data.series === "string" ? data.series : data.series && seriesPath(data.series);
     if ((where && where !== this.path) || !columns.timestamp?.length) return;
     if (this.detector_shown && data.detector && data.detector !== this.detector_shown) return;
-    const newest = this.columns.timestamp.at(-1) ?? -Infinity;
-    columns.timestamp.forEach((at, i) => {
-      if (at <= newest) return;
-      for (const name of COLUMNS) this.columns[name].push(columns[name]?.[i] ?? null);
-    });
+    // A row may come again, with the score that it lacked before: the newer word holds.
+    const overlap = lowerBound(this.columns.timestamp, columns.timestamp[0]);
+    for (const name of COLUMNS) this.columns[name].splice(overlap, Infinity, ...columns[name]);
     const over = this.columns.timestamp.length - LIVE_ROWS_MAX;
     if (over > 0) for (const name of COLUMNS) this.columns[name].splice(0, over);
-    this.lastLive = Date.now();
-    if (!this.following) return;
     const last = this.columns.timestamp.at(-1);
     if (this.view && last > this.view.to) this.view = { from: this.following === "all" ? this.view.from : last - this.reach, to: last };
     this.#drawSoon();

@@ -13,6 +13,7 @@ export class LiveSocket {
     this.onState = onState;
     this.wait = FIRST_WAIT_MS;
     this.series = null;
+    this.detector = null;
     this.timer = null;
     this.silence = null;
     window.addEventListener("online", () => this.retryNow());
@@ -66,12 +67,13 @@ export class LiveSocket {
   }
 
   /** Which series' readings should come along; null for none. */
-  subscribe(series) {
+  subscribe(series, detector = null) {
     this.series = series;
+    this.detector = detector;
     if (this.socket?.readyState === WebSocket.OPEN) this.send();
   }
 
   send() {
-    this.socket.send(JSON.stringify({ subscribe: { series: this.series } }));
+    this.socket.send(JSON.stringify({ subscribe: { series: this.series, detector: this.detector } }));
   }
 }
