@@ -18,11 +18,16 @@ from tidewarden.resources import AnyResource
 from tidewarden.store.port import Store
 from tidewarden.telemetry import StatusBoard, Telemetry
 from tidewarden.topics import StreamTopics
-from tidewarden_services.api import alerts, anomalies, problems, readings, rollup, status_routes
+from tidewarden_services.api import problems
+from tidewarden_services.api.alerts import router as alert_routes
+from tidewarden_services.api.anomalies import router as anomaly_routes
 from tidewarden_services.api.context import ApiContext
 from tidewarden_services.api.guard import Guard
 from tidewarden_services.api.live import Live
+from tidewarden_services.api.readings import router as reading_routes
+from tidewarden_services.api.rollup import router as rollup_routes
 from tidewarden_services.api.statistics import VERSION, Statistics
+from tidewarden_services.api.status_routes import router as status_routes
 
 PAGE = Path(__file__).parent / "page"
 
@@ -70,7 +75,7 @@ def create_app(
     app.state.statistics = statistics
     problems.install(app)
     app.add_middleware(Guard)
-    for router in (*(room.router for room in (status_routes, anomalies, alerts, readings, rollup)), *extra_routers):
+    for router in (status_routes, anomaly_routes, alert_routes, reading_routes, rollup_routes, *extra_routers):
         app.include_router(router)
     app.add_api_websocket_route("/ws", _socket(live))
     if page is not None:

@@ -1,11 +1,18 @@
-"""The rollup as a tree that explains itself: each score is the sum of its children's contributions."""
+"""The rollup as a tree that explains itself: each score is the sum of its children's contributions.
+
+The tree is made of the scores in the store by the same rule as the rollup service makes its rows, so
+at a closed tick both say the same, to the last bit.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from tidewarden.resources import AnomalyDetector
+from tidewarden.scoring.rollup import combine
 from tidewarden.store.port import Query as StoreQuery
 from tidewarden_services.api.context import ApiContext, Context, reply
 from tidewarden_services.api.parameters import RollupFilter
@@ -13,89 +20,105 @@ from tidewarden_services.api.problems import ProblemError
 
 router = APIRouter(tags=["rollup"])
 
-MAX_SERIES = 100_000
+MAX_SERIES = 100_000  # of one tenant in one tick: about a second and 40 MB of JSON
 LEVELS = ("tenant", "cluster", "node", "metric")
 
-
-def combine(scores: list[float]) -> tuple[float, list[float]]:
-    """The score of a parent and what each child contributed to it."""
-    total = sum(s * s for s in scores) or 1.0
-    score = max(scores, default=0.0)
-    return score, [score * s * s / total for s in scores]
+Row = dict[str, Any]
+Fleet = dict[str, Any]  # name → Fleet, and on the lowest level metric → Row
 
 
 @router.get("/api/rollup")
 def rollup(context: Context, parameters: Annotated[RollupFilter, Query()]) -> Any:
-    """Scores of tenants, clusters, nodes and metrics at one tick, with what each child contributed."""
-    latest = context.store.latest_rollup(parameters.detector).to_pylist()
-    if parameters.tenant is not None:
-        latest = [row for row in latest if row["tenant"] == parameters.tenant]
+    """Scores of tenants, clusters, nodes and metrics at one tick, with what each child contributed.
+
+    Without ``at`` each tenant is shown at its own newest closed tick.
+    """
+    latest = [
+        row
+        for row in context.store.latest_rollup(parameters.detector).to_pylist()
+        if parameters.tenant in (None, row["tenant"])
+    ]
     detector = parameters.detector or min((row["detector"] for row in latest), default=None)
-    if detector is None:
-        return reply({"detector": None, "at": None, "tenants": []})
-    newest = max((row["timestamp"] for row in latest if row["detector"] == detector), default=None)
-    moment = parameters.at if parameters.at is not None else newest
-    if moment is None:
-        raise ProblemError(404, f"detector = {detector!r}: no rollup of that detector; /api/statistics lists detectors")
+    newest: dict[str, int] = {}
+    for row in latest:
+        if row["detector"] == detector:
+            newest[row["tenant"]] = max(row["timestamp"], newest.get(row["tenant"], row["timestamp"]))
+    if not newest:
+        _check_detector(context, parameters.detector)
+        return reply({"detector": detector, "at": None, "tenants": []})
     interval = _interval_ms(context, detector)
-    at = moment // interval * interval
+    tenants = []
+    for tenant, tick in sorted(newest.items()):
+        at = tick if parameters.at is None else parameters.at // interval * interval
+        tenants += tree(_fleet(context, detector, tenant, at, interval))
+    at = max((tenant["at"] for tenant in tenants), default=parameters.at)
+    return reply({"detector": detector, "at": at, "tenants": tenants})
+
+
+def _fleet(context: ApiContext, detector: str, tenant: str, at: int, interval: int) -> Fleet:
+    """The highest score of each series in the tick that begins at ``at``, nested by name."""
     query = StoreQuery(
-        detector=detector, tenant=parameters.tenant, since=at, until=at + interval, min_score=0.0, limit=MAX_SERIES
-    )
-    rows = context.store.readings(query).to_pylist()
-    leaves: dict[tuple[str, ...], dict[str, Any]] = {}
-    for row in rows:
-        key = tuple(row[level] for level in LEVELS)
-        known = leaves.get(key)
-        if known is None or row["anomaly_score"] >= known["anomaly_score"]:
-            leaves[key] = row
-    return reply({"detector": detector, "at": at, "tenants": tree(leaves)})
+        detector=detector, tenant=tenant, since=at, until=at + interval, min_score=0.0, limit=MAX_SERIES
+    )  # fmt: skip
+    fleet: Fleet = {}
+    for row in context.store.readings(query).to_pylist():
+        node = fleet.setdefault(row["tenant"], {}).setdefault(row["cluster"], {}).setdefault(row["node"], {})
+        known = node.get(row["metric"])
+        if known is None or row["anomaly_score"] > known["anomaly_score"]:
+            node[row["metric"]] = row | {"tick": at}
+    return fleet
 
 
-def tree(leaves: dict[tuple[str, ...], dict[str, Any]]) -> list[dict[str, Any]]:
-    """Nested tenants from scored readings by (tenant, cluster, node, metric)."""
-    return [_node((tenant,), leaves) for tenant in sorted({key[0] for key in leaves})]
+def tree(fleet: Fleet) -> list[Row]:
+    """Tenants with everything below them; ``fleet`` is nested tenant → cluster → node → metric → scored reading."""
+    return [_branch(tenant, 0, below) for tenant, below in sorted(fleet.items())]
 
 
-def _node(path: tuple[str, ...], leaves: dict[tuple[str, ...], dict[str, Any]]) -> dict[str, Any]:
-    below = {key: row for key, row in leaves.items() if key[: len(path)] == path}
-    if len(path) == len(LEVELS) - 1:
-        children = [_leaf(key, row) for key, row in sorted(below.items())]
+def _branch(name: str, level: int, below: Mapping[str, Any]) -> Row:
+    lowest = level == len(LEVELS) - 2
+    if lowest:
+        children = [_leaf(metric, row) for metric, row in sorted(below.items())]
     else:
-        names = sorted({key[len(path)] for key in below})
-        children = [_node((*path, name), below) for name in names]
+        children = [_branch(child, level + 1, rest) for child, rest in sorted(below.items())]
     score, contributions = combine([child["score"] for child in children])
     for child, contribution in zip(children, contributions, strict=True):
         child["contribution"] = contribution
-    leaf = len(path) == len(LEVELS) - 1
     return {
-        "name": path[-1],
-        "level": LEVELS[len(path) - 1],
+        "name": name,
+        "level": LEVELS[level],
         "score": score,
-        "peak": max(child["score"] if leaf else child["peak"] for child in children),
-        "at": max(child["at"] for child in children),
+        "peak": max(child["peak"] for child in children),
+        "at": children[0]["at"],
         "contribution": score,
-        "metrics" if leaf else "children": children,
+        "metrics" if lowest else "children": children,
     }
 
 
-def _leaf(key: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]:
+def _leaf(metric: str, row: Row) -> Row:
     return {
-        "name": key[-1],
-        "metric": key[-1],
+        "name": metric,
+        "metric": metric,
         "level": "metric",
         "score": row["anomaly_score"],
+        "peak": row["anomaly_score"],
+        "at": row["tick"],
         "contribution": row["anomaly_score"],
         "value": row["value"],
         "expected": row["expected"],
         "kind": row["kind"],
-        "at": row["timestamp"],
     }
 
 
-def _interval_ms(context: ApiContext, detector: str) -> int:
-    streams = {stream.metadata.name: stream.spec.interval for stream in context.streams}
+def _check_detector(context: ApiContext, detector: str | None) -> None:
+    known = [resource.metadata.name for resource in context.resources if isinstance(resource, AnomalyDetector)]
+    if detector is not None and detector not in known:
+        raise ProblemError(404, f"no AnomalyDetector is called {detector!r}; there are: {', '.join(known) or 'none'}")
+
+
+def _interval_ms(context: ApiContext, detector: str | None) -> int:
+    """Interval of the stream that the detector watches, which is what its ticks are long."""
+    intervals = {stream.metadata.name: stream.spec.interval for stream in context.streams}
     for resource in context.resources:
-        if resource.kind == "AnomalyDetector" and resource.metadata.name == detector:
-            return streams.get(resource.spec.stream, 60_000)
+        if isinstance(resource, AnomalyDetector) and resource.metadata.name == detector:
+            return intervals.get(resource.spec.stream, 60_000)
     return 60_000
