@@ -52,7 +52,7 @@ def explain(story: Story) -> str:
     return line
 
 
-def _happening(story: Story) -> str:
+def _happening(story: Story) -> str:  # noqa: PLR0911 - one wording a kind
     lasted = format_duration(story.duration_ms)
     value = format_number(story.value)
     range_text = _range(story)

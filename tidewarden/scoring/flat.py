@@ -132,7 +132,7 @@ def _rarity(own: Any) -> float:
         return 1.0
     # Two repeats more than were seen, so that a short history does not look like a firm one.
     rate = max(MIN_RATE, (own.repeated + 2.0) / (own.compared + 4.0))
-    return max(_SMALLEST_P, min(1.0, rate) ** counted)
+    return float(max(_SMALLEST_P, min(1.0, rate) ** counted))
 
 
 @njit(cache=True, nogil=True)

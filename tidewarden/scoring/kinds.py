@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import njit
 
 from tidewarden.events import AnomalyKind
@@ -41,16 +40,16 @@ CLIP_Z = 50.0
 STUCK_REPEATS = 5  # a value repeated this often, in a series that seldom repeats, is stuck
 SHORT_READINGS = 16  # spikes and dips last at most this long; longer runs to one side are shifts or drifts
 
-_UNSPECIFIED = np.uint8(AnomalyKind.UNSPECIFIED)
-_SPIKE = np.uint8(AnomalyKind.SPIKE)
-_DIP = np.uint8(AnomalyKind.DIP)
-_LEVEL_SHIFT = np.uint8(AnomalyKind.LEVEL_SHIFT)
-_DRIFT = np.uint8(AnomalyKind.DRIFT)
-_MISSING = np.uint8(AnomalyKind.MISSING)
-_FLAT_LINE = np.uint8(AnomalyKind.FLAT_LINE)
-_SEASONAL_CHANGE = np.uint8(AnomalyKind.SEASONAL_CHANGE)
-_TREND_CHANGE = np.uint8(AnomalyKind.TREND_CHANGE)
-_NOISE = np.uint8(AnomalyKind.NOISE)
+_UNSPECIFIED = int(AnomalyKind.UNSPECIFIED)
+_SPIKE = int(AnomalyKind.SPIKE)
+_DIP = int(AnomalyKind.DIP)
+_LEVEL_SHIFT = int(AnomalyKind.LEVEL_SHIFT)
+_DRIFT = int(AnomalyKind.DRIFT)
+_MISSING = int(AnomalyKind.MISSING)
+_FLAT_LINE = int(AnomalyKind.FLAT_LINE)
+_SEASONAL_CHANGE = int(AnomalyKind.SEASONAL_CHANGE)
+_TREND_CHANGE = int(AnomalyKind.TREND_CHANGE)
+_NOISE = int(AnomalyKind.NOISE)
 
 
 @njit(cache=True, nogil=True)
@@ -102,7 +101,7 @@ def side_of(tally: FloatArray) -> int:
 
 
 @njit(cache=True, nogil=True)
-def classify(
+def classify(  # noqa: PLR0911 - a list of rules, one return each
     run: FloatArray,
     live: FloatArray,
     before_z: float,
@@ -129,7 +128,7 @@ def classify(
         return _UNSPECIFIED
     sided = run[UP] + run[DOWN]
     mixed = min(run[UP], run[DOWN]) / sided if sided > 0.0 else 0.0
-    if sided >= 4.0 and mixed >= 0.2:
+    if sided >= 6.0 and mixed >= 0.2:
         if run[TURNS] >= 0.2 * (sided - 1.0):
             return _NOISE
         if n >= 2.0 * SHORT_READINGS:
@@ -141,7 +140,7 @@ def classify(
         if run[SUM_Z] == 0.0:
             return _UNSPECIFIED
         return _SPIKE if side > 0.0 else _DIP
-    if opposite_before:
+    if opposite_before or (closing and _rose_and_fell(run, live, side, before_z)):
         return _SEASONAL_CHANGE
     if _grows(run, side, before_z):
         return _TREND_CHANGE if lasting and _goes_on_growing(run, side) else _DRIFT
@@ -159,7 +158,7 @@ def _came_back(run: FloatArray, live: FloatArray) -> bool:
         return True
     after = (live[RAW] - run[RAW]) / calm
     during = run[RAW] / run[VALUED]
-    return abs(after) < 3.0 or after * during < 0.5 * during * during
+    return bool(abs(after) < 3.0 or after * during < 0.5 * during * during)
 
 
 @njit(cache=True, nogil=True)
@@ -185,11 +184,19 @@ def _grows(run: FloatArray, side: float, before_z: float) -> bool:
         return True
     n = run[VALUED]
     jump = (run[HEAD] / min(n, HEAD_READINGS) - before_z) * side
-    return before_z * side > 1.0 and jump < 0.35 * run[SUM_Z] / n * side
+    return bool(before_z * side > 1.0 and jump < 0.35 * run[SUM_Z] / n * side)
 
 
 @njit(cache=True, nogil=True)
 def _goes_on_growing(run: FloatArray, side: float) -> bool:
     """Whether a straight line describes the whole run: a new trend rather than a drift that levels out."""
     start, end, explained = _fit(run)
-    return explained >= 0.6 and end * side > 1.6 * max(start * side, 0.5)
+    return bool(explained >= 0.6 and end * side > 1.6 * max(start * side, 0.5))
+
+
+@njit(cache=True, nogil=True)
+def _rose_and_fell(run: FloatArray, live: FloatArray, side: float, before_z: float) -> bool:
+    """Whether a long run came slowly and went slowly: half a wave, as a changed season leaves behind."""
+    calm = live[VALUED] - run[VALUED]
+    after_z = (live[SUM_Z] - run[SUM_Z]) / calm if calm >= 3.0 else 0.0
+    return bool(before_z * side > 1.0 and after_z * side > 1.0 and _came_back(run, live))
