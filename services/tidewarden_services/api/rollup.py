@@ -43,7 +43,7 @@ def rollup(context: Context, parameters: Annotated[RollupFilter, Query()]) -> An
     for row in latest:
         if row["detector"] == detector:
             newest[row["tenant"]] = max(row["timestamp"], newest.get(row["tenant"], row["timestamp"]))
-    if not newest:
+    if detector is None or not newest:
         _check_detector(context, parameters.detector)
         return reply({"detector": detector, "at": None, "tenants": []})
     interval = _interval_ms(context, detector)
@@ -51,8 +51,8 @@ def rollup(context: Context, parameters: Annotated[RollupFilter, Query()]) -> An
     for tenant, tick in sorted(newest.items()):
         at = tick if parameters.at is None else parameters.at // interval * interval
         tenants += tree(_fleet(context, detector, tenant, at, interval))
-    at = max((tenant["at"] for tenant in tenants), default=parameters.at)
-    return reply({"detector": detector, "at": at, "tenants": tenants})
+    shown_at = max((tenant["at"] for tenant in tenants), default=parameters.at)
+    return reply({"detector": detector, "at": shown_at, "tenants": tenants})
 
 
 def _fleet(context: ApiContext, detector: str, tenant: str, at: int, interval: int) -> Fleet:
@@ -115,7 +115,7 @@ def _check_detector(context: ApiContext, detector: str | None) -> None:
         raise ProblemError(404, f"no AnomalyDetector is called {detector!r}; there are: {', '.join(known) or 'none'}")
 
 
-def _interval_ms(context: ApiContext, detector: str | None) -> int:
+def _interval_ms(context: ApiContext, detector: str) -> int:
     """Interval of the stream that the detector watches, which is what its ticks are long."""
     intervals = {stream.metadata.name: stream.spec.interval for stream in context.streams}
     for resource in context.resources:
