@@ -13,7 +13,7 @@ import pytest
 
 from tidewarden.bus.port import TopicPartition
 from tidewarden.frames import Frame, ScoreFrame, SeriesKey, SeriesTable
-from tidewarden.store.embedded import FILE_NAME, EmbeddedStore
+from tidewarden.store.embedded import EmbeddedStore
 from tidewarden.store.port import Query, StoreError, WriteBatch
 
 PLACE = TopicPartition("local.shop.readings", 0)
@@ -44,8 +44,8 @@ while True:
 """
 
 
-def start_writer(data: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", WRITER, str(data)], stdout=subprocess.PIPE, text=True)
+def start_writer(path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
 
 
 def lines_of(writer: subprocess.Popen[str], count: int) -> list[str]:
@@ -56,13 +56,13 @@ def lines_of(writer: subprocess.Popen[str], count: int) -> list[str]:
 def test_a_killed_writer_leaves_whole_batches_and_the_offsets_that_fit_them(tmp_path: Path) -> None:
     """Killed with -9 amid writing, four times over: what was said to be written is there, once and whole."""
     for kill_after in (1, 9, 3, 17):
-        writer = start_writer(tmp_path)
+        writer = start_writer(tmp_path / "store.duckdb")
         said = lines_of(writer, 1 + kill_after)
         writer.kill()
         writer.wait()
         assert writer.stdout is not None
         writer.stdout.close()
-        store = EmbeddedStore(tmp_path)
+        store = EmbeddedStore(tmp_path / "store.duckdb")
         written = store.offsets("shop")[PLACE]
         assert written >= int(said[-1])
         assert store.counts()["readings"] == 1000 * written
@@ -75,11 +75,11 @@ def test_a_killed_writer_leaves_whole_batches_and_the_offsets_that_fit_them(tmp_
 
 
 def test_a_second_process_is_told_who_holds_the_file(tmp_path: Path) -> None:
-    writer = start_writer(tmp_path)
+    writer = start_writer(tmp_path / "store.duckdb")
     try:
         assert lines_of(writer, 1) == ["open"]
         with pytest.raises(StoreError, match=r"another process holds .*--data-dir"):
-            EmbeddedStore(tmp_path)
+            EmbeddedStore(tmp_path / "store.duckdb")
     finally:
         writer.kill()
         writer.wait()
@@ -90,32 +90,31 @@ def test_a_second_process_is_told_who_holds_the_file(tmp_path: Path) -> None:
 def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     """Also the numbering of series, so that new rows join the old ones."""
     for run in range(3):
-        store = EmbeddedStore(tmp_path)
+        store = EmbeddedStore(tmp_path / "store.duckdb")
         table = SeriesTable([SeriesKey("shop", "eu", f"n{run + 1}", "cpu"), SeriesKey("shop", "eu", "n0", "cpu")])
         both = Frame(table, np.array([0, 1], np.int32), np.array([run, run], np.int64), np.array([1.0, 2.0]))
         store.write(WriteBatch("shop", readings=[both], offsets={PLACE: run + 1}))
         assert store.offsets("shop") == {PLACE: run + 1}
         store.close()
-    store = EmbeddedStore(tmp_path)
+    store = EmbeddedStore(tmp_path / "store.duckdb")
     assert store.series(Query()).column("readings").to_pylist() == [3, 1, 1, 1]
     store.close()
 
 
 def test_a_file_of_another_version_or_kind_is_refused_with_a_remedy(tmp_path: Path) -> None:
     EmbeddedStore(tmp_path / "newer").close()
-    with duckdb.connect(str(tmp_path / "newer" / FILE_NAME)) as connection:
+    with duckdb.connect(str(tmp_path / "newer")) as connection:
         connection.execute("UPDATE meta SET version = 99")
     with pytest.raises(StoreError, match=r"format 99.*--data-dir"):
         EmbeddedStore(tmp_path / "newer")
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / FILE_NAME).write_bytes(b"this is not a database" * 1000)
+    (tmp_path / "broken").write_bytes(b"this is not a database" * 1000)
     with pytest.raises(StoreError, match="cannot open the store"):
         EmbeddedStore(tmp_path / "broken")
 
 
 def test_a_million_readings_and_scores_go_in_within_seconds_and_come_out_at_once(tmp_path: Path) -> None:
     """Measured at 3 million rows a second on two cores; the bounds leave room for a busy machine."""
-    store = EmbeddedStore(tmp_path)
+    store = EmbeddedStore(tmp_path / "store.duckdb")
     table = SeriesTable(SeriesKey("shop", "eu", f"n{i // 4}", f"m{i % 4}") for i in range(1000))
     series, zero = np.tile(np.arange(1000, dtype=np.int32), 100), np.zeros(100_000, np.uint8)
     value = np.random.default_rng(0).normal(size=100_000)

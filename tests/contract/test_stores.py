@@ -29,7 +29,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     makers: dict[str, Callable[[], Store]] = {
         "memory": MemoryStore,
         "embedded in memory": lambda: EmbeddedStore(None),
-        "embedded on disk": lambda: EmbeddedStore(tmp_path / "data"),
+        "embedded on disk": lambda: EmbeddedStore(tmp_path / "data" / "store.duckdb"),
     }
     made = makers[request.param]()
     yield made
@@ -382,7 +382,7 @@ def test_a_random_history_reads_the_same_from_both_stores(tmp_path: Path) -> Non
     """The memory store is the slow oracle of the embedded one: 60 random questions, the same answers."""
     rng = np.random.default_rng(5)
     table = SeriesTable(SeriesKey(t, c, n, m) for t in "ab" for c in "xy" for n in "12" for m in ("p", "q"))
-    both: list[Store] = [MemoryStore(), EmbeddedStore(tmp_path)]
+    both: list[Store] = [MemoryStore(), EmbeddedStore(tmp_path / "store.duckdb")]
     for round_ in range(5):
         rows = [(table[int(i)], round_ * 40 + at, float(rng.normal())) for at in range(40) for i in rng.permutation(16)]
         readings = frame(table, rows)

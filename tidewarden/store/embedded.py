@@ -25,8 +25,6 @@ from tidewarden.store import embedded_schema as schema
 from tidewarden.store.dimensions import Dimension, SeriesIds, StoredDetector, StoredScope, StoredSeries
 from tidewarden.store.port import Acknowledgement, Purgeable, Query, StoreError, WriteBatch
 
-FILE_NAME = "tidewarden.duckdb"
-
 E = TypeVar("E", Anomaly, Alert)
 
 
@@ -34,16 +32,16 @@ class EmbeddedStore:
     """A `Store` in one DuckDB file.
 
     Args:
-        data_dir: Folder of the file, made if missing; None keeps everything in memory.
+        path: The file, made with its folder if missing; None keeps everything in memory.
         threads: DuckDB's worker threads. Two: the detectors want the cores more than the archive does.
-        memory_mb: DuckDB's memory limit; beyond it, it spills to ``data_dir``.
+        memory_mb: DuckDB's memory limit; beyond it, it spills beside the file.
 
     Raises:
         StoreError: The file is held by another process, or was written by a newer version.
     """
 
-    def __init__(self, data_dir: Path | None = None, *, threads: int = 2, memory_mb: int = 1024) -> None:
-        self.path = None if data_dir is None else Path(data_dir) / FILE_NAME
+    def __init__(self, path: Path | None = None, *, threads: int = 2, memory_mb: int = 1024) -> None:
+        self.path = path
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = self._open(threads, memory_mb)

@@ -154,6 +154,8 @@ class Live:
     def _consumer(self) -> Consumer:
         """A reader from now on: what was before is in the store."""
         bus = self._context.bus
+        for topics in self._context.topics_by_stream.values():
+            bus.create(topics.all())  # the server may be up before the services are
         names = [topics.name(purpose) for topics in self._context.topics_by_stream.values() for purpose in PURPOSES]
         consumer = bus.consumer(names, "api")
         ends: dict[TopicPartition, int] = {}

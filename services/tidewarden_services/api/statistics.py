@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import threading
+from collections import Counter as Counts
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -47,15 +48,19 @@ class Statistics:
             rate, oldest = self._rate, (self._latencies[0] if len(self._latencies) == LATENCY_WINDOW else {})
         now = _buckets(telemetry.score_latency)
         window = {le: count - oldest.get(le, 0.0) for le, count in now.items()}
-        rejected = _by_label(telemetry.rejected, "reason")
+        sources = [self._source(name, facts) for name, facts in sorted(board.get("sources", {}).items())]
+        rejected = _larger(
+            _by_label(telemetry.rejected, "reason"), _added(source["rejected_by_reason"] for source in sources)
+        )
         return {
             "at": context.clock.now_ms(),
             "uptime_s": round(context.clock.monotonic() - context.started, 3),
-            "readings": int(_total(telemetry.readings)),
+            # Sources remember their counts over a restart, counters do not, but those are never behind.
+            "readings": max(int(_total(telemetry.readings)), sum(source["accepted"] for source in sources)),
             "readings_per_second": round(rate, 1),
             "rejected": sum(rejected.values()),
             "rejected_by_reason": rejected,
-            "late": int(_total(telemetry.late)),
+            "late": max(int(_total(telemetry.late)), sum(source["late"] for source in sources)),
             "scored": int(_total(telemetry.scored)),
             "anomalies": sum(anomalies.values()),
             "anomalies_open": anomalies.get("open", 0),
@@ -63,7 +68,7 @@ class Statistics:
             "alerts_firing": alerts.get("firing", 0),
             "lag_records": int(_total(telemetry.lag)),
             "latency_ms": {"p50": _quantile_ms(window, 0.5), "p99": _quantile_ms(window, 0.99)},
-            "sources": [self._source(name, facts) for name, facts in sorted(board.get("sources", {}).items())],
+            "sources": sources,
             "detectors": [_named(name, _DETECTOR, facts) for name, facts in sorted(board.get("detectors", {}).items())],
             "simulations": [
                 _named(name, _SIMULATION, facts) for name, facts in sorted(board.get("simulations", {}).items())
@@ -74,9 +79,9 @@ class Statistics:
         }
 
     def _source(self, name: str, facts: dict[str, Any]) -> dict[str, Any]:
-        said = _named(name, _SOURCE, facts)
-        if said["lag_s"] is None:
-            said["lag_s"] = said.pop("lag_seconds", None)
+        said = _named(facts.get("source", name), _SOURCE, facts)
+        if "lag_seconds" in said:
+            said["lag_s"] = said.pop("lag_seconds")
         if said["rejected_by_reason"] is None:
             said["rejected_by_reason"] = _by_label(
                 self._context.telemetry.rejected, "reason", stream=said["stream"], source=said["name"]
@@ -138,6 +143,17 @@ def _by_label(counter: Counter, label: str, **only: str | None) -> dict[str, int
         if all(sample.labels.get(name) == value for name, value in only.items()):
             totals[sample.labels[label]] = totals.get(sample.labels[label], 0) + int(sample.value)
     return totals
+
+
+def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counts[str] = Counts()
+    for each in counts:
+        total.update(each)
+    return dict(total)
+
+
+def _larger(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {reason: max(one.get(reason, 0), other.get(reason, 0)) for reason in sorted({*one, *other})}
 
 
 def _buckets(histogram: Histogram) -> dict[float, float]:
