@@ -151,7 +151,7 @@ class AlertEngine:
         resolved = [at for at in old.resolved if at >= since] if old is not None else []
         factor = 2 if len(resolved) >= FLAPS_TO_SLOW_DOWN else 1
         calm_ms = self._spec.resolve_after * factor
-        life = begin(self._stream, self._name, key, anomaly.onset, calm_ms, flapping=bool(resolved))
+        life = begin(self._stream, self._name, key, anomaly, calm_ms, flapping=bool(resolved))
         group = Group(life, resolved)
         tenant.groups[key] = group
         return group

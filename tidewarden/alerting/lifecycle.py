@@ -172,6 +172,10 @@ class Life(msgspec.Struct):
         )
 
 
-def begin(stream: str, policy: str, key: GroupKey, onset: int, calm_ms: int, *, flapping: bool) -> Life:
-    """A new alert, named after what makes it: stream, policy, group and when it began."""
-    return Life(stable_id("alert", stream, policy, *key, onset), key, onset, calm_ms, flapping, last_end=onset)
+def begin(stream: str, policy: str, key: GroupKey, first: Anomaly, calm_ms: int, *, flapping: bool) -> Life:
+    """A new alert, named after what makes it: stream, policy, group, when it began and with which anomaly.
+
+    The onset alone would not do: an anomaly found late can have the onset of an alert long forgotten.
+    """
+    alert_id = stable_id("alert", stream, policy, *key, first.onset, first.id)
+    return Life(alert_id, key, first.onset, calm_ms, flapping, last_end=first.onset)
