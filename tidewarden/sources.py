@@ -8,7 +8,7 @@ A new source is one file that implements `Source`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -44,7 +44,7 @@ class Batch:
     frame: Frame
     refused: list[Refused] = field(default_factory=list)
     position: str | None = None
-    origins: list[str] | None = None
+    origins: Sequence[str] | None = None
     origin: str = ""
     arrived: float = 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import numpy as np
@@ -144,7 +145,7 @@ def test_any_cut_and_any_restart_give_the_same_verdicts(rows: list, cuts: list[i
     checker = validator(table)
     replayed: list[Frame] = []
     codes: list[int] = []
-    for number, (begin, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for number, (begin, end) in enumerate(itertools.pairwise(edges)):
         if number == restart_at:
             state = checker.snapshot()
             table = SeriesTable([SeriesKey("z", "z", "z", "z")])
@@ -203,7 +204,7 @@ def test_a_smaller_memory_after_a_change_of_lateness_keeps_the_newest() -> None:
 
 @pytest.mark.parametrize("state", [b"", b"nonsense", b"\x96\x09\x10\x90\xc4\x00\xc4\x00\xc4\x00"])
 def test_a_state_that_does_not_fit_is_refused_with_a_remedy(state: bytes) -> None:
-    with pytest.raises(ValueError, match="remove it|upgrade"):
+    with pytest.raises(ValueError, match=r"remove it|upgrade"):
         validator(SeriesTable()).restore(state)
 
 

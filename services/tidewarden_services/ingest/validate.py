@@ -7,9 +7,11 @@ future, on nothing else: not on how readings are cut into frames, nor on the num
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from tidewarden.clock import Clock
 from tidewarden.events import Rejection, stable_id
@@ -200,11 +202,13 @@ class Validator:
         self._forgotten: TimeArray = np.full(size, kernels.NEVER)
 
     def _grow(self, size: int) -> None:
-        old = (self._allowed, self._low, self._high, self._recent, self._head, self._count, self._forgotten)
+        old = self._columns()
         self._allocate(size)
-        new = (self._allowed, self._low, self._high, self._recent, self._head, self._count, self._forgotten)
-        for before, after in zip(old, new, strict=True):
+        for before, after in zip(old, self._columns(), strict=True):
             after[: len(before)] = before
+
+    def _columns(self) -> list[npt.NDArray[Any]]:
+        return [self._allowed, self._low, self._high, self._recent, self._head, self._count, self._forgotten]
 
 
 def _capacity(lateness_ms: int, interval_ms: int) -> int:
