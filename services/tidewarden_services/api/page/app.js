@@ -4,7 +4,7 @@ import { AlertList, AnomalyList, alertLink, order } from "./alerts.js";
 import { api } from "./api.js";
 import { loadPlotly } from "./chart.js";
 import { fill, h, segments, text } from "./dom.js";
-import { GLYPH, duration, kind, score, seriesLink, seriesPath, time } from "./format.js";
+import { GLYPH, duration, kind, rangeAround, score, seriesLink, seriesPath, time } from "./format.js";
 import { Numbers, showHealth } from "./health.js";
 import { HeatMap } from "./heatmap.js";
 import { RejectedDialog } from "./rejected.js";
@@ -160,15 +160,23 @@ async function acknowledge(alert, by, note) {
   }
 }
 
-/** A node's most unusual metric: of its open anomalies the worst, else by score, else the first by name. */
+/** A node was chosen: the chart that explains its colour, which is that of its worst metric. */
 async function openNode(node) {
-  const of = (a) => a.tenant === node.tenant && a.cluster === node.cluster && a.node === node.node;
-  const within = [...state.anomalies.values()].filter(of).sort((a, b) => b.peak_score - a.peak_score);
-  const open = within.find((a) => a.state === "open");
-  const best = [...(node.metrics || [])].sort((a, b) => (b.score ?? 0) - (a.score ?? 0))[0];
-  let metric = open?.metric ?? best?.metric ?? node.known?.[0];
-  if (!metric) metric = (await api.series({ tenant: node.tenant, cluster: node.cluster, node: node.node }))[0]?.metric;
-  if (metric) location.hash = seriesLink(seriesPath({ ...node, metric }));
+  const where = { tenant: node.tenant, cluster: node.cluster, node: node.node };
+  const known = [...state.anomalies.values()].filter((a) => Object.keys(where).every((name) => a[name] === where[name]));
+  // Somebody was faster than the page: what it does not know yet is asked for.
+  const anomalies = known.length || node.metrics ? known : await api.anomalies({ ...where, limit: 20 }).catch(() => []);
+  const since = (map.timeOf(node.tenant) ?? Date.now()) - (WINDOW_MS[state.window] || 0);
+  const worst = anomalies
+    .filter((a) => a.state === "open" || (state.window !== "now" && a.end >= since))
+    .sort((a, b) => b.peak_score - a.peak_score)[0];
+  if (worst) {
+    location.hash = seriesLink(seriesPath(worst), worst.state === "open" ? {} : rangeAround(worst.onset, worst.end));
+    return;
+  }
+  const hottest = [...(node.metrics || [])].sort((a, b) => (b.score ?? 0) - (a.score ?? 0))[0];
+  const metric = hottest?.metric ?? node.known?.[0] ?? (await api.series(where).catch(() => []))[0]?.metric;
+  if (metric) location.hash = seriesLink(seriesPath({ ...where, metric }));
 }
 
 // --- what is shown -----------------------------------------------------------------------------------
@@ -332,7 +340,7 @@ function onRoute(route) {
     if (lostFocus) $("back").focus({ preventScroll: true });
   } else {
     chart.close();
-    if (from && lostFocus) map.focus(from);
+    if (from && document.activeElement === document.body) map.focus(from);
   }
 }
 
