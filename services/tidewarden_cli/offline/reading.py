@@ -27,7 +27,7 @@ TIME_COLUMNS = ("timestamp", "time", "datetime")
 NAME_COLUMNS = ("tenant", "cluster", "node", "metric")
 TRUTH_COLUMNS = ("label", "is_anomaly", "kind")
 # What `score` itself writes, so that its output can be read back.
-SCORE_COLUMNS = ("anomaly_score", "p_value", "expected", "lower", "upper")
+SCORE_COLUMNS = ("anomaly_score", "p_value", "expected", "lower", "upper", "contributions")
 DEFAULT_INTERVAL_MS = 60_000
 EPOCH_MS = 946_684_800_000  # 2000-01-01T00:00Z, where files without times begin: midnight, as daily seasons expect
 JOINER = "\x1f"
@@ -93,24 +93,27 @@ def read_readings(path: Path) -> Readings:
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise InputError(f"{path}: column {doubled[0]!r} is there twice: rename one of them")
-    roles = {name: name.strip().lower() for name in names}
-    by_role = {role: name for name, role in reversed(roles.items())}
+    by_role = {name.strip().lower(): name for name in reversed(names)}
     time_column = next((by_role[role] for role in TIME_COLUMNS if role in by_role), None)
     truth = _truth(table, by_role)
     reserved = {time_column, *(by_role.get(role) for role in (*TRUTH_COLUMNS, *SCORE_COLUMNS))}
     timestamp = _timestamps(path, table[time_column], time_column) if time_column else _minutes(table.num_rows)
-    scores = table.select([by_role[role] for role in SCORE_COLUMNS if role in by_role])
-    scores = scores.rename_columns([name.strip().lower() for name in scores.column_names])
+    # `kind` is truth in an input and a finding in an output of `score`; whoever reads it knows which.
+    kept = [role for role in (*SCORE_COLUMNS, "kind") if role in by_role]
+    scores = table.select([by_role[role] for role in kept]).rename_columns(kept)
     if "metric" in by_role and "value" in by_role:
         return _long(path, table, by_role, time_column, timestamp, truth, scores)
     columns = [name for name in names if name not in reserved and name.strip()]
+    if not columns and "anomaly_score" in by_role:  # a node's scores: no reading stands behind a row
+        table = table.append_column("value", pa.nulls(table.num_rows))
+        columns = ["value"]
     if not columns:
         raise InputError(
             f"{path}: no column to score among {', '.join(names) or 'none'}: "
             "give timestamp,value, or one column a metric, or timestamp,tenant,cluster,node,metric,value"
         )
     node = path.name.split(".")[0] or "file"
-    form: Form = "single" if [roles[name] for name in columns] == ["value"] else "wide"
+    form: Form = "single" if [name.strip().lower() for name in columns] == ["value"] else "wide"
     values = np.stack([_numbers(path, table[name], name) for name in columns], axis=1)
     n = len(columns)
     return Readings(
@@ -259,11 +262,13 @@ def _minutes(n: int) -> TimeArray:
 
 
 def _as_text(timestamp: TimeArray) -> pa.Array:
-    return pc.strftime(pa.array(timestamp).cast(pa.timestamp("ms")), format="%Y-%m-%d %H:%M:%S").cast(pa.string())
+    return pc.strftime(pa.array(timestamp // 1000).cast(pa.timestamp("s")), format="%Y-%m-%d %H:%M:%S").cast(
+        pa.string()
+    )
 
 
 def _timestamps(path: Path, column: pa.ChunkedArray, name: str) -> TimeArray:
-    """Milliseconds since the epoch; numbers are s, ms, µs or ns by their size, text is ISO 8601 (UTC unless it says)."""
+    """Milliseconds since the epoch. Numbers are s, ms, µs or ns by their size; text is ISO 8601, UTC without a zone."""
     if column.null_count:
         row = pc.index(pc.is_null(column), True).as_py()
         raise InputError(
