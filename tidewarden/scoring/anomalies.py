@@ -122,7 +122,7 @@ class AnomalyTracker:
         kind = AnomalyKind(int(run["kind"]))
         value, expected = float(run["peak_value"]), float(run["peak_expected"])
         onset, end = int(run["onset"]), int(run["end"])
-        since = min(onset, int(run["stuck_since"])) if kind is AnomalyKind.FLAT_LINE else onset
+        since = int(run["flat_since"]) if kind is AnomalyKind.FLAT_LINE else onset
         score, share = float(run["peak_score"]), float(run["share"])
         story = Story(
             metric=key.metric,
@@ -163,6 +163,7 @@ class AnomalyTracker:
             severity=severity_of(score),
             node_share=share,
             explanation=explain(story),
+            updated_at=int(run["updated_at"]),
         )
 
     def snapshot(self) -> State:

@@ -79,14 +79,20 @@ def _happening(story: Story) -> str:  # noqa: PLR0911 - one wording a kind
 
 def _range(story: Story) -> str:
     if math.isfinite(story.lower) and math.isfinite(story.upper):
-        low, high = format_number(story.lower), format_number(story.upper)
+        low, high = _short(story.lower), _short(story.upper)
         # Two negative numbers with a dash between them are hard to read.
         return f" expected {low} to {high}" if story.lower < 0 else f" expected {low}–{high}"
     if math.isfinite(story.upper):
-        return f" expected at most {format_number(story.upper)}"
+        return f" expected at most {_short(story.upper)}"
     if math.isfinite(story.lower):
-        return f" expected at least {format_number(story.lower)}"
-    return f" expected {format_number(story.expected)}" if math.isfinite(story.expected) else ""
+        return f" expected at least {_short(story.lower)}"
+    return f" expected {_short(story.expected)}" if math.isfinite(story.expected) else ""
+
+
+def _short(number: float) -> str:
+    """What is expected is never known so well that zeros at the end would say something."""
+    text = format_number(number)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
 def format_number(number: float) -> str:

@@ -41,9 +41,9 @@ def combine(scores: Sequence[float] | FloatArray) -> tuple[float, list[float]]:
         Without children 0 and an empty list.
 
     Examples:
-        >>> score, contributions = combine([0.9, 0.1, 0.1])
+        >>> score, contributions = combine([0.9, 0.8, 0.1])
         >>> round(score, 3), [round(c, 3) for c in contributions]
-        (0.821, [0.821, 0.0, 0.0])
+        (0.837, [0.669, 0.168, 0.0])
         >>> sum(contributions) == score
         True
     """

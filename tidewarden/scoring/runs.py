@@ -62,6 +62,8 @@ RUN = np.dtype(
         ("previous_end", "i8"),
         ("onset", "i8"),
         ("end", "i8"),
+        ("updated_at", "i8"),  # time of the reading that made the newest revision
+        ("flat_since", "i8"),  # when the value that the run is stuck at came first
         ("scale", "f8"),  # usual deviation, as of the onset
         ("told_peak", "f8"),
         ("peak_at", "i8"),
@@ -148,6 +150,8 @@ def follow(
                 run.count += 1
                 run.calm = 0
                 run.end = max(run.end, timestamp[i])
+                if stuck:
+                    run.flat_since = min(run.flat_since, run.stuck_since)
                 if score[i] > run.peak_score or (score[i] == run.peak_score and p_value[i] < run.peak_p):
                     first, last = first_sibling[node_of[s]], first_sibling[node_of[s] + 1]
                     _take_peak(run, i, timestamp, value, score, p_value, expected, lower, upper)
@@ -160,6 +164,7 @@ def follow(
                     _close(run, tally[s], live[s], False)
                     told = True
         if told:
+            run.updated_at = max(run.end, timestamp[i])
             events[n_events] = runs[s]
             event_series[n_events] = s
             n_events += 1
@@ -209,6 +214,7 @@ def _open(run: Any, tally: FloatArray, timestamp: int, lower: float, upper: floa
     run.review_at = 1
     run.onset = timestamp
     run.end = timestamp
+    run.flat_since = timestamp
     run.peak_score = -1.0
     run.scale = math.sqrt(run.variance)
     if run.calm_seen < _RECENT or not run.scale > 0.0:

@@ -2,7 +2,7 @@
 
 A tick closes when every series expected in it has a score, or when the tenant's newest timestamp is
 `wait_ms` past its start. Expected is who reported within `max_gap` ticks before it. A tick does not
-close as complete while the fleet is still growing, nor where series report several times a tick:
+close as complete while series join or come back, nor where series report several times a tick:
 then nobody knows when it is complete, and time decides.
 """
 
@@ -230,7 +230,7 @@ def _observe(
             if tick > horizon[t]:  # it had been complete without this one
                 if slots[s, slot] >= 0.0:
                     settled_from[t] = max(settled_from[t], tick + 1 + max_gap)
-                elif last_tick[s] == NEVER:
+                elif slots[s, slot] == _NOT_EXPECTED:
                     settled_from[t] = max(settled_from[t], tick + n_slots)
             if not absent[i] and tick > last_tick[s]:
                 last_tick[s] = tick
@@ -242,11 +242,10 @@ def _observe(
             slot_expected[t, slot] = _expect(own, slots, slot, last_tick, tick - max_gap)
         if slots[s, slot] < 0.0:
             slot_reported[t, slot] += 1
-            if slots[s, slot] == _NOT_EXPECTED:
+            if slots[s, slot] == _NOT_EXPECTED:  # new, or back again: others may be on their way
                 slot_expected[t, slot] += 1
-            slots[s, slot] = score[i]
-            if last_tick[s] == NEVER:  # a new series: others may be on their way
                 settled_from[t] = max(settled_from[t], tick + n_slots)
+            slots[s, slot] = score[i]
         else:
             slots[s, slot] = max(slots[s, slot], score[i])
             settled_from[t] = max(settled_from[t], tick + 1 + max_gap)
