@@ -1,7 +1,8 @@
-"""Scores go in, rollups of closed ticks come out: the same rows however the scores were cut, numbered or interrupted."""
+"""Scores in, rollups of closed ticks out: the same rows however the scores were cut, numbered or interrupted."""
 
 import json
 from collections import defaultdict
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def feed(service, table, readings, places=()):
     """Rows (scope, minute, score, children, peak) that come of readings cut at ``places``."""
     rows = []
     edges = [0, *sorted(places), len(readings)]
-    for offset, (a, b) in enumerate(zip(edges, edges[1:], strict=False)):
+    for offset, (a, b) in enumerate(pairwise(edges)):
         for output in service.handle(Record("scores", 0, offset, "shop", scores_of(table, readings[a:b]))):
             assert (output.purpose, output.key) == ("rollups", "shop")
             rows += rows_of(output.value)
@@ -88,8 +89,8 @@ def ragged(seed, n_ticks=14):
     first = {key: int(rng.choice([0, 0, 0, 4])) for key in KEYS}
     readings = []
     for minute in range(n_ticks):
-        for key in rng.permutation(len(KEYS)):
-            key = KEYS[key]
+        for place in rng.permutation(len(KEYS)):
+            key = KEYS[place]
             if minute < first[key] or rng.uniform() < 0.1:
                 continue
             flags = ABSENT | MISSING if rng.uniform() < 0.05 else 0

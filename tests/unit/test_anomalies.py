@@ -1,6 +1,7 @@
 """Runs of readings above the threshold become anomalies, each told once and the same however it arrives."""
 
 from dataclasses import fields
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def busy_scores(table, seed, n_ticks=120):
 
 def cut(scores, places):
     edges = [0, *sorted(places), len(scores)]
-    return [scores.take(slice(a, b)) for a, b in zip(edges, edges[1:], strict=False)]
+    return [scores.take(slice(a, b)) for a, b in pairwise(edges)]
 
 
 def told_in_parts(table, parts, tracker=None):

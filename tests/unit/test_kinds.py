@@ -1,5 +1,7 @@
 """Runs are called by the names that a person would give them, and stuck series are found by themselves."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -167,7 +169,7 @@ def test_flat_lines_depend_neither_on_cuts_nor_on_numbering_nor_on_a_restart(see
     flat.resize(3)
     renumbered = np.array(order, np.int32)
     edges = [0, *sorted(places), 400]
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges):
         fresh = FlatLine()
         fresh.restore(flat.snapshot(), renumbered if a == 0 else np.arange(3))
         flat = fresh
