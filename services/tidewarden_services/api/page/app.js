@@ -268,9 +268,15 @@ function drawVerdict(alerts, anomalies) {
   box.version = version;
   box.dataset.severity = facts.severity;
   document.title = facts.count ? `(${facts.count}) Tidewarden` : "Tidewarden";
-  fill(box, h("span.glyph", { "aria-hidden": "true" }, GLYPH[facts.severity] ?? "…"),
-    h("p", null, h("strong", null, facts.headline), " ", facts.link ? h("a", { href: facts.link }, facts.detail) : facts.detail,
-      facts.why ? h("span.why", null, facts.why) : null));
+  text(box.querySelector(".glyph"), GLYPH[facts.severity] ?? "…");
+  text(box.querySelector("strong"), facts.headline); // the only part that is read aloud when it changes
+  const what = box.querySelector(".what");
+  const link = what.querySelector("a");
+  if (link && facts.link) {
+    link.href = facts.link; // the same element, so that the focus stays on it
+    text(link, facts.detail);
+  } else fill(what, facts.link ? h("a", { href: facts.link }, facts.detail) : facts.detail);
+  text(box.querySelector(".why"), facts.why ?? "");
 }
 
 function verdict(alerts, anomalies) {
@@ -316,11 +322,13 @@ function drawConnection() {
   document.body.classList.toggle("stale", lost);
   if (lost || failed) {
     if (!banner.firstChild) {
-      fill(banner, h("span"), h("button.small", { type: "button", onclick: () => socket.retryNow() }, "Try now"));
+      // The countdown is for eyes: read aloud each second it would drown everything else.
+      fill(banner, h("span"), h("span", { "aria-hidden": "true" }), h("button.small", { type: "button", onclick: () => socket.retryNow() }, "Try now"));
     }
     const seconds = Math.max(0, Math.ceil(((retryAt ?? Date.now()) - Date.now()) / 1000));
     const since = state.lostAt ? `What you see is from ${time(state.lostAt)}. ` : "";
-    text(banner.firstChild, now === "connecting" ? `The connection to the server is lost. ${since}Trying again…` : `The connection to the server is lost. ${since}Next try in ${seconds} s.`);
+    text(banner.firstChild, `The connection to the server is lost. ${since}`);
+    text(banner.children[1], now === "connecting" ? "Trying again…" : `Next try in ${seconds} s.`);
   } else state.lostAt = Date.now();
 }
 

@@ -93,7 +93,7 @@ function traces(columns, anomalies, p, threshold) {
   const common = { x, type: "scatter", mode: "lines", hoverinfo: "skip", connectgaps: false };
   const missing = columns.timestamp.flatMap((at, i) => (columns.value[i] === null ? [i] : []));
   const peaks = anomalies.map((a) => [a, nearestValue(columns, a.peak_at)]).filter(([, i]) => i >= 0);
-  const hot = columns.anomaly_score.map((s, i) => (belongs[i] || (threshold && s >= threshold) ? s : null));
+  const hot = columns.anomaly_score.map((s, i) => ((threshold ? s >= threshold : belongs[i]) ? s : null));
   return [
     { ...common, name: "lower", y: columns.lower, line: { width: 0, shape: "linear" }, showlegend: false },
     { ...common, name: "expected band", y: columns.upper, line: { width: 0 }, fill: "tonexty", fillcolor: p.band },
