@@ -75,9 +75,14 @@ class AlertEngine:
 
     def active(self) -> int:
         """Alerts that are pending or firing."""
-        return sum(
-            group.life.resolved_at is None for tenant in self._tenants.values() for group in tenant.groups.values()
-        )
+        return sum(1 for _ in self.states())
+
+    def states(self) -> Iterator[tuple[str, str]]:
+        """Id and state of every alert that is pending or firing."""
+        for tenant in self._tenants.values():
+            for group in tenant.groups.values():
+                if group.life.resolved_at is None:
+                    yield group.life.id, group.life.state
 
     def snapshot(self) -> bytes:
         """All state, MessagePack with a version."""

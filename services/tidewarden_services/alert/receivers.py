@@ -1,0 +1,186 @@
+"""Receivers: where an alert goes, and what became of one attempt to bring it there."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Literal, Protocol
+from urllib.parse import quote
+
+import httpx
+import msgspec
+import structlog
+
+from tidewarden.clock import Clock
+from tidewarden.events import Alert
+from tidewarden.resources.alertpolicy import Receiver, WebhookReceiver
+
+PAYLOAD_VERSION = "1"
+MAX_RETRY_AFTER_S = 300.0  # a receiver may ask for patience, not for being forgotten
+_TOLD_BEFORE = 1_000  # alerts of which the log receiver remembers what it said last
+_RETRIED = {408, 425, 429}  # of the 4xx, those that ask for another attempt
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of an attempt.
+
+    Attributes:
+        result: sent; retry: later, the same again; refused: never again.
+        reason: a phrase for the log; never holds the address, which may be a secret.
+        after_s: how long the receiver asked to be left alone, seconds.
+    """
+
+    result: Literal["sent", "retry", "refused"]
+    reason: str = ""
+    after_s: float | None = None
+
+
+class Channel(Protocol):
+    """One receiver of one policy."""
+
+    name: str
+
+    def wants(self, alert: Alert) -> bool:
+        """Whether this revision is for this receiver."""
+
+    def deliver(self, alert: Alert) -> Attempt:
+        """Try once to bring it there; does not raise."""
+
+    def close(self) -> None:
+        """Release connections."""
+
+
+def is_public(alert: Alert) -> bool:
+    """Whether an alert is to be heard of: it has fired, and neither maintenance nor budget keep it back."""
+    return alert.fired_at is not None and alert.suppressed_by is None
+
+
+def link_to(page_url: str, alert: Alert) -> str:
+    """The page's chart of an alert's worst series."""
+    return f"{page_url.rstrip('/')}/#/series/{'/'.join(quote(part, safe='') for part in alert.series[0].split('/'))}"
+
+
+def channel_of(
+    receiver: Receiver, name: str, *, clock: Clock, environ: Mapping[str, str], page_url: str | None
+) -> Channel:
+    """The channel that a receiver of an AlertPolicy describes."""
+    if receiver.webhook is not None:
+        return WebhookChannel(name, receiver.webhook, clock=clock, environ=environ, page_url=page_url)
+    return LogChannel(name)
+
+
+class LogChannel:
+    """Alerts as lines in the process's log: when they fire, get worse and resolve, not when they grow."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._log = structlog.get_logger("tidewarden.alerts")
+        self._told: OrderedDict[str, tuple[str, str]] = OrderedDict()
+
+    def wants(self, alert: Alert) -> bool:
+        """Fired and not kept back."""
+        return is_public(alert)
+
+    def deliver(self, alert: Alert) -> Attempt:
+        """One line; the colour of trouble is the level."""
+        said = (alert.state, alert.severity)
+        if self._told.get(alert.id) != said:
+            level = "info" if alert.state == "resolved" else "error" if alert.severity == "critical" else "warning"
+            facts = {"alert": alert.id, "anomalies": alert.anomaly_count}
+            if alert.flapping:
+                facts["flapping"] = True
+            getattr(self._log, level)(f"{alert.state} ({alert.severity}) {alert.title}", **facts)
+        self._told.pop(alert.id, None)
+        if alert.state != "resolved":
+            self._told[alert.id] = said
+            if len(self._told) > _TOLD_BEFORE:
+                self._told.popitem(last=False)
+        return Attempt("sent")
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class WebhookChannel:
+    """POSTs alerts as JSON: ``{version, status, link, alert: {…}}``.
+
+    The header ``Idempotency-Key`` (alert id and revision) is the same on every attempt, so a receiver
+    that answered too late can tell a repetition from news.
+    """
+
+    def __init__(
+        self, name: str, spec: WebhookReceiver, *, clock: Clock, environ: Mapping[str, str], page_url: str | None
+    ) -> None:
+        self.name = name
+        self._spec = spec
+        self._clock = clock
+        self._page_url = page_url
+        headers = {key: _expand(key, value, environ) for key, value in spec.headers.items()}
+        self._client = httpx.Client(
+            timeout=spec.timeout / 1000, headers={"User-Agent": "tidewarden", **headers}, follow_redirects=False
+        )
+
+    def wants(self, alert: Alert) -> bool:
+        """Fired and not kept back; with ``sendPending`` also what has not fired."""
+        return is_public(alert) or (self._spec.send_pending and alert.fired_at is None)
+
+    def deliver(self, alert: Alert) -> Attempt:
+        """POST it once."""
+        link = None if self._page_url is None else link_to(self._page_url, alert)
+        body = msgspec.json.encode({"version": PAYLOAD_VERSION, "status": alert.state, "link": link, "alert": alert})
+        headers = {"Content-Type": "application/json", "Idempotency-Key": f"{alert.id}-{alert.revision}"}
+        try:
+            # Streamed, because nobody reads the answer's body, however long it is.
+            with self._client.stream("POST", str(self._spec.url), content=body, headers=headers) as response:
+                return self._judge(response)
+        except httpx.TimeoutException:
+            return Attempt("retry", f"no answer within {self._spec.timeout / 1000:g} s")
+        except (httpx.TransportError, OSError) as error:
+            return Attempt("retry", f"{type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        """Close connections."""
+        self._client.close()
+
+    def _judge(self, response: httpx.Response) -> Attempt:
+        status = response.status_code
+        reason = f"answered {status} {response.reason_phrase}".rstrip()
+        if response.is_success:
+            return Attempt("sent")
+        if status in _RETRIED or status >= 500:
+            return Attempt("retry", reason, self._patience(response.headers.get("Retry-After")))
+        if response.is_redirect:
+            reason += ": redirects are not followed, give the final address"
+        return Attempt("refused", reason)
+
+    def _patience(self, retry_after: str | None) -> float | None:
+        """Seconds of a Retry-After header, which is a number or a date; None where it is neither."""
+        if retry_after is None:
+            return None
+        try:
+            seconds = float(retry_after)
+        except ValueError:
+            try:
+                until = parsedate_to_datetime(retry_after)
+            except ValueError:
+                return None
+            now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+            seconds = (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds()
+        return None if math.isnan(seconds) else min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+
+
+def _expand(header: str, value: str, environ: Mapping[str, str]) -> str:
+    def replace(match: re.Match[str]) -> str:
+        try:
+            return environ[match[1]]
+        except KeyError:
+            raise ValueError(f"webhook header {header!r} needs {match[1]} in the environment: set it") from None
+
+    return _VARIABLE.sub(replace, value)
