@@ -40,6 +40,7 @@ class Code(enum.IntEnum):
 
 
 REFUSED = 2
+LATE_CODE = 1
 
 
 def iso(timestamp_ms: int) -> str:

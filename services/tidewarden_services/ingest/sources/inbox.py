@@ -77,6 +77,7 @@ class Inbox:
         self._waiting: deque[Push] = deque()
         self._weight = 0
         self._open = False
+        self._busy = False
 
     def open(self) -> None:
         """From now on somebody takes what is put in."""
@@ -95,10 +96,10 @@ class Inbox:
     def put(self, push: Push, timeout_s: float) -> None:
         """Queue ``push``; `UnavailableError` where there is no room within ``timeout_s``, or nobody to take it."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._open or self._has_room(), timeout_s)
+            self._changed.wait_for(lambda: not self._open or self.has_room(), timeout_s)
             if not self._open:
                 raise UnavailableError("the source is paused or not running yet")
-            if not self._has_room():
+            if not self.has_room():
                 raise UnavailableError(f"{self._weight} readings are waiting already")
             self._waiting.append(push)
             self._weight += push.weight
@@ -115,12 +116,20 @@ class Inbox:
                 taken.append(push)
                 readings += len(push.frame)
                 self._weight -= push.weight
+            self._busy = bool(taken)
             self._changed.notify_all()
             return taken
 
-    def empty(self) -> bool:
-        """Whether nothing waits."""
-        return not self._waiting
+    def done(self) -> None:
+        """What was taken last is dealt with."""
+        with self._changed:
+            self._busy = False
 
-    def _has_room(self) -> bool:
+    def idle(self) -> bool:
+        """Whether nothing waits, and nothing that was taken is still on its way."""
+        with self._changed:
+            return not self._waiting and not self._busy
+
+    def has_room(self) -> bool:
+        """Whether a push need not wait."""
         return self._weight < MAX_WAITING_READINGS and len(self._waiting) < MAX_WAITING_PUSHES
