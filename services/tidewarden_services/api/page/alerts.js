@@ -4,6 +4,7 @@ import { GLYPH, duration, kind, pill, rangeAround, seriesLink, seriesPath, timeE
 
 const RANK = { critical: 0, warning: 1, info: 2 };
 const STATE_RANK = { firing: 0, pending: 1, resolved: 2 };
+const FOLDED = 100; // items of a folded section at most; the API has them all
 const NAME_KEY = "tidewarden.name";
 
 const remembered = () => {
@@ -13,6 +14,9 @@ const remembered = () => {
     return "";
   }
 };
+
+/** Not over, and not kept from people by a budget or a maintenance window. */
+export const isActive = (alert) => alert.state !== "resolved" && !alert.suppressed_by;
 
 /** What is wrong now comes first: firing, then not yet acknowledged, then severity, then the newest. */
 export function order(a, b) {
@@ -31,32 +35,40 @@ export function alertLink(alert, now) {
   return seriesLink(path, rangeAround(alert.started_at, alert.resolved_at ?? Math.max(now ?? 0, alert.updated_at)));
 }
 
+function fold(label) {
+  const head = h("summary", null, label);
+  const list = h("ul.list");
+  return { label, head, list, element: h("details.fold", { hidden: true }, head, list) };
+}
+
 export class AlertList {
   /** acknowledge(alert, by, note) → promise; now(tenant) → newest event time, ms, or undefined. */
   constructor(container, { acknowledge, now }) {
+    this.container = container;
     this.acknowledge = acknowledge;
     this.now = now;
     this.forms = new Set(); // ids of alerts whose form is open
     this.errors = new Map(); // id → what went wrong
     this.empty = h("p.empty", { hidden: true });
     this.list = h("ul.list");
-    this.more = h("details.resolved", { hidden: true }, h("summary", null, "Resolved"));
-    this.resolved = h("ul.list");
-    this.more.append(this.resolved);
-    fill(container, this.empty, this.list, this.more);
+    this.folds = { held: fold("Held back: over budget or in maintenance"), resolved: fold("Resolved") };
+    fill(container, this.empty, this.list, this.folds.held.element, this.folds.resolved.element);
   }
 
   show(alerts, { empty }) {
-    const active = alerts.filter((alert) => alert.state !== "resolved").sort(order);
+    const active = alerts.filter(isActive).sort(order);
+    const held = alerts.filter((alert) => alert.state !== "resolved" && alert.suppressed_by).sort(order);
     const over = alerts.filter((alert) => alert.state === "resolved").sort(order);
     this.alerts = alerts;
     this.empty.hidden = active.length > 0;
     fill(this.empty, empty);
     keyed(this.list, active.map((alert) => this.#versioned(alert)), (item) => this.#item(item.alert));
     for (const element of this.list.children) text(element.querySelector(".length"), this.#length(element.alert));
-    this.more.hidden = over.length === 0;
-    this.more.firstElementChild.textContent = `Resolved (${over.length})`;
-    keyed(this.resolved, over.slice(0, 100).map((alert) => this.#versioned(alert)), (item) => this.#item(item.alert));
+    for (const [{ element, head, label, list }, items] of [[this.folds.held, held], [this.folds.resolved, over]]) {
+      element.hidden = items.length === 0;
+      text(head, `${label} (${items.length})`);
+      keyed(list, items.slice(0, FOLDED).map((alert) => this.#versioned(alert)), (item) => this.#item(item.alert));
+    }
   }
 
   #versioned(alert) {
@@ -112,7 +124,7 @@ export class AlertList {
         onclick: () => {
           this.forms.add(alert.id);
           this.#redraw();
-          const form = this.list.querySelector(`form[data-id="${CSS.escape(alert.id)}"]`);
+          const form = this.container.querySelector(`form[data-id="${CSS.escape(alert.id)}"]`);
           (form.by.value ? form.note : form.by).focus();
         },
       }, "Acknowledge"),
@@ -123,8 +135,7 @@ export class AlertList {
     const close = () => {
       this.forms.delete(alert.id);
       this.#redraw();
-      const item = [...this.list.children].find((element) => element.dataset.id === alert.id);
-      item?.querySelector(".acknowledge")?.focus();
+      this.container.querySelector(`li[data-id="${CSS.escape(alert.id)}"] .acknowledge`)?.focus();
     };
     const submit = async (event) => {
       event.preventDefault();

@@ -1,16 +1,18 @@
 // The page's one state and who shows what of it. The server tells it everything; nothing is computed
 // here that somebody could disagree with.
-import { AlertList, AnomalyList, alertLink, order } from "./alerts.js";
+import { AlertList, AnomalyList, isActive, order } from "./alerts.js";
 import { api } from "./api.js";
 import { loadPlotly } from "./chart.js";
+import { legend, severityFilters, tabs, themeButton } from "./controls.js";
 import { fill, h, segments, text } from "./dom.js";
-import { GLYPH, duration, kind, rangeAround, score, seriesLink, seriesPath, time } from "./format.js";
+import { duration, rangeAround, seriesLink, seriesPath, time } from "./format.js";
 import { Numbers, showHealth } from "./health.js";
 import { HeatMap } from "./heatmap.js";
 import { RejectedDialog } from "./rejected.js";
 import { start as startRouter } from "./router.js";
 import { SeriesView } from "./series.js";
 import { LiveSocket } from "./socket.js";
+import { drawVerdict, verdict } from "./verdict.js";
 
 const KEPT_ANOMALIES = 500;
 const KEPT_ALERTS = 300;
@@ -203,7 +205,7 @@ function draw() {
   const filtered = state.needle || state.severities.size < 3;
   alertList.show(shownAlerts, { empty: emptyAlerts(filtered && alerts.length > shownAlerts.length) });
   anomalyList.show(shownAnomalies, { empty: !state.loaded ? "Loading…" : filtered && anomalies.length ? "No anomaly passes the filter." : "No anomaly has been found yet." });
-  text($("count-alerts"), String(alerts.filter((a) => a.state !== "resolved").length || ""));
+  text($("count-alerts"), String(alerts.filter(isActive).length || ""));
   text($("count-anomalies"), String(anomalies.filter((a) => a.state === "open").length || ""));
   markMap(anomalies);
   if (state.statistics) {
@@ -213,7 +215,7 @@ function draw() {
     drawDetectors();
   }
   drawFleetHead();
-  drawVerdict(alerts, anomalies);
+  drawVerdict($("verdict"), verdict({ state, alerts, anomalies, nodes: map.nodes.length }));
   drawConnection();
 }
 
@@ -259,56 +261,6 @@ function drawDetectors() {
   select.value = state.detector;
 }
 
-/** One sentence: what is wrong now, where, and why. */
-function drawVerdict(alerts, anomalies) {
-  const facts = verdict(alerts, anomalies);
-  const box = $("verdict");
-  const version = JSON.stringify(facts);
-  if (box.version === version) return;
-  box.version = version;
-  box.dataset.severity = facts.severity;
-  document.title = facts.count ? `(${facts.count}) Tidewarden` : "Tidewarden";
-  text(box.querySelector(".glyph"), GLYPH[facts.severity] ?? "…");
-  text(box.querySelector("strong"), facts.headline); // the only part that is read aloud when it changes
-  const what = box.querySelector(".what");
-  const link = what.querySelector("a");
-  if (link && facts.link) {
-    link.href = facts.link; // the same element, so that the focus stays on it
-    text(link, facts.detail);
-  } else fill(what, facts.link ? h("a", { href: facts.link }, facts.detail) : facts.detail);
-  text(box.querySelector(".why"), facts.why ?? "");
-}
-
-function verdict(alerts, anomalies) {
-  if (!state.loaded) {
-    return { severity: "unknown", headline: state.failure ? "Nothing is known yet." : "Asking the server what it knows…", detail: state.failure ?? "" };
-  }
-  const firing = alerts.filter((a) => a.state === "firing").sort(order);
-  const failing = Object.entries(state.health?.checks || {}).filter(([, check]) => check.status !== "ok");
-  if (firing.length) {
-    const [worst] = firing;
-    const waiting = firing.filter((a) => !a.acknowledged).length;
-    const headline = `${firing.length} ${firing.length === 1 ? "alert" : "alerts"} firing${waiting === firing.length ? "" : `, ${waiting} not acknowledged`}.`;
-    return { severity: worst.severity, count: waiting, headline, detail: `Worst: ${worst.title}`, why: worst.summary.slice(0, 220), link: alertLink(worst, null) };
-  }
-  if (failing.length) {
-    return { severity: "warning", headline: "Tidewarden itself is degraded.", detail: failing.map(([name, check]) => `${name}: ${check.detail}`).join(" · ") };
-  }
-  if (map.nodes.length === 0) return { severity: "unknown", headline: "Waiting for readings.", detail: "" };
-  const open = anomalies.filter((a) => a.state === "open").sort((a, b) => b.peak_score - a.peak_score);
-  if (open.length) {
-    const [worst] = open;
-    return {
-      severity: "info", headline: `No alert. ${open.length} open ${open.length === 1 ? "anomaly" : "anomalies"} below the bar.`,
-      detail: `Most unusual: ${worst.node} ${worst.metric}, ${kind(worst.kind)}, score ${score(worst.peak_score)}`, link: seriesLink(seriesPath(worst)),
-    };
-  }
-  const learning = (state.statistics?.detectors || []).filter((d) => d.learning > 0 && !d.ready);
-  const all = state.statistics?.detectors?.length;
-  if (all && learning.length === all) return { severity: "unknown", headline: "Learning what is normal.", detail: learning[0].message ?? "" };
-  return { severity: "calm", headline: "All calm.", detail: `${map.nodes.length} nodes as expected${learning.length ? `; ${learning.map((d) => d.name).join(", ")} still learning` : ""}.` };
-}
-
 function drawConnection() {
   const { state: now, retryAt } = state.connection;
   const box = $("connection");
@@ -352,69 +304,11 @@ function onRoute(route) {
   }
 }
 
-function tabs() {
-  const all = [$("tab-alerts"), $("tab-anomalies")];
-  const choose = (tab) => {
-    for (const other of all) {
-      other.setAttribute("aria-selected", String(other === tab));
-      other.tabIndex = other === tab ? 0 : -1;
-      $(other.getAttribute("aria-controls")).hidden = other !== tab;
-    }
-  };
-  for (const tab of all) {
-    tab.addEventListener("click", () => choose(tab));
-    tab.addEventListener("keydown", (event) => {
-      if (event.key !== "ArrowRight" && event.key !== "ArrowLeft") return;
-      const other = all[1 - all.indexOf(tab)];
-      choose(other);
-      other.focus();
-    });
-  }
-}
-
-function severityFilters() {
-  fill($("severities"), ["critical", "warning", "info"].map((name) =>
-    h("button.severity", {
-      type: "button", "aria-pressed": "true", "aria-label": `${name} shown`, title: name, dataset: { severity: name },
-      onclick: (event) => {
-        const on = !state.severities.has(name);
-        if (on) state.severities.add(name);
-        else state.severities.delete(name);
-        event.currentTarget.setAttribute("aria-pressed", String(on));
-        draw();
-      },
-    }, GLYPH[name])));
-}
-
-function themeButton() {
-  const button = $("theme");
-  const looks = { auto: ["◐", "automatic"], light: ["☀", "light"], dark: ["☾", "dark"] };
-  const show = () => {
-    const [glyph, name] = looks[window.tidewardenTheme.read()];
-    text(button, glyph);
-    button.title = `Colour theme: ${name}`;
-    button.setAttribute("aria-label", button.title);
-  };
-  button.addEventListener("click", () => {
-    const names = Object.keys(looks);
-    window.tidewardenTheme.choose(names[(names.indexOf(window.tidewardenTheme.read()) + 1) % names.length]);
-    show();
-  });
-  show();
-}
-
-function legend() {
-  const steps = Array.from({ length: 11 }, (_, i) => h("i", { dataset: { level: i }, title: `score ${(i / 10).toFixed(1)}` }));
-  fill($("legend"), h("span", null, "calm"), h("span.scale", null, steps), h("span", null, "critical"),
-    h("span.note", null, "▲ from 0.60"), h("span.note", null, "◆ from 0.90"),
-    h("span.note", null, h("i.mark"), "open anomaly"), h("span.note", null, h("i", { dataset: { level: "none" } }), "learning"));
-}
-
 function start() {
-  tabs();
-  severityFilters();
-  themeButton();
-  legend();
+  tabs([$("tab-alerts"), $("tab-anomalies")]);
+  severityFilters($("severities"), state.severities, draw);
+  themeButton($("theme"));
+  legend($("legend"));
   segments($("fleet-window"), WINDOWS, state.window, (id) => {
     state.window = id;
     draw();
