@@ -98,6 +98,19 @@ def test_readings_within_quiet_belong_to_the_same_anomaly_and_beyond_it_to_the_n
     assert [(a.onset // MINUTE, a.end // MINUTE, a.readings) for a in closed] == [(20, 29, 2), (50, 50, 1)]
 
 
+def test_readings_that_stay_outside_the_band_keep_a_run_open_below_the_threshold():
+    """Calibration gets used to an anomaly before it is over; its end is when the values are back."""
+    value = calm(60)
+    value[30:42] += 100
+    told, kind = one_series(value, quiet=3, score=np.where((np.arange(60) >= 30) & (np.arange(60) < 33), 0.9, 0.5))
+    assert [(a.state, a.onset // MINUTE, a.end // MINUTE, a.readings) for a in told] == [
+        ("open", 30, 30, 1),
+        ("closed", 30, 41, 3),
+    ]
+    assert told[-1].kind == "spike"
+    assert kind.nonzero()[0].tolist() == [30, 31, 32]
+
+
 def test_a_lasting_shift_is_told_once_and_the_series_is_armed_again_after_it_has_calmed():
     value = calm(900)
     value[100:600] += 80

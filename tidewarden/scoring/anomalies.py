@@ -3,7 +3,8 @@
 One compiled kernel goes over the scores in arrival order and keeps a run a series in arrays. A run
 
 * opens at the first reading above the threshold,
-* goes on while readings exceed it; up to ``quiet - 1`` calm ones in between belong to it,
+* goes on while readings exceed it, or stay outside the expected band on the side of its peak; up to
+  ``quiet - 1`` calm ones in between belong to it,
 * closes after ``quiet`` calm readings, or after `runs.LASTING_READINGS` above: then it is the new normal,
   has been told, and the series is mute until it has calmed. Missing and stuck series stay open, for
   nobody gets used to those.

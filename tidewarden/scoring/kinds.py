@@ -33,11 +33,13 @@ RAW = 12  # sum of (value - level before the onset) / scale
 STUCK = 13  # readings that repeat the value before them, the fifth time or more
 GONE = 14  # missing readings
 SIDE = 15  # side of the latest reading with |z| > 1: -1, 0, 1
-TALLY_COLUMNS = 16
+TAIL = 16  # mean z of about the last four readings
+TALLY_COLUMNS = 17
 
 HEAD_READINGS = 4
 CLIP_Z = 50.0
 STUCK_REPEATS = 5  # a value repeated this often, in a series that seldom repeats, is stuck
+SLOW_Z = 0.7  # mean z before an onset that says it has been coming: 2.7 deviations of a mean of about 15 readings
 SHORT_READINGS = 16  # spikes and dips last at most this long; longer runs to one side are shifts or drifts
 
 _UNSPECIFIED = int(AnomalyKind.UNSPECIFIED)
@@ -76,6 +78,7 @@ def add_reading(tally: FloatArray, z: float, raw: float, missing: bool, stuck: b
     if tally[VALUED] < HEAD_READINGS:
         tally[HEAD] += z
     tally[VALUED] += 1.0
+    tally[TAIL] += (z - tally[TAIL]) / min(4.0, tally[VALUED])
     tally[SUM_Z] += z
     tally[SUM_ABS] += abs(z)
     tally[SUM_ZZ] += z * z
@@ -184,7 +187,7 @@ def _grows(run: FloatArray, side: float, before_z: float) -> bool:
         return True
     n = run[VALUED]
     jump = (run[HEAD] / min(n, HEAD_READINGS) - before_z) * side
-    return bool(before_z * side > 1.0 and jump < 0.35 * run[SUM_Z] / n * side)
+    return bool(before_z * side > SLOW_Z and jump < 0.35 * run[SUM_Z] / n * side)
 
 
 @njit(cache=True, nogil=True)
@@ -197,6 +200,5 @@ def _goes_on_growing(run: FloatArray, side: float) -> bool:
 @njit(cache=True, nogil=True)
 def _rose_and_fell(run: FloatArray, live: FloatArray, side: float, before_z: float) -> bool:
     """Whether a long run came slowly and went slowly: half a wave, as a changed season leaves behind."""
-    calm = live[VALUED] - run[VALUED]
-    after_z = (live[SUM_Z] - run[SUM_Z]) / calm if calm >= 3.0 else 0.0
-    return bool(before_z * side > 1.0 and after_z * side > 1.0 and _came_back(run, live))
+    fell = run[TAIL] * side < 0.7 * run[SUM_Z] / run[VALUED] * side
+    return bool(before_z * side > SLOW_Z and fell and _came_back(run, live))

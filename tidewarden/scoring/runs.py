@@ -57,6 +57,7 @@ RUN = np.dtype(
         ("previous_side", "i1"),  # of the latest long run, 0 where there was none of late
         ("revision", "i4"),
         ("count", "i4"),  # readings above the threshold
+        ("lingering", "i4"),  # readings of the run that are not above the threshold, but not back in the band either
         ("calm", "i4"),  # calm readings since the newest one above
         ("review_at", "i4"),  # length at which the kind is looked at again
         ("previous_end", "i8"),
@@ -145,19 +146,24 @@ def follow(
             if not late:
                 z = (value[i] - expected[i]) / run.scale
                 kinds.add_reading(live[s], z, (value[i] - run.level) / run.scale, missing, stuck)
-            if above:
+            lingers = not above and not missing and _lingers(run, value[i], lower[i], upper[i])
+            if above or lingers:
                 tally[s, :] = live[s]
-                run.count += 1
                 run.calm = 0
                 run.end = max(run.end, timestamp[i])
                 if stuck:
                     run.flat_since = min(run.flat_since, run.stuck_since)
-                if score[i] > run.peak_score or (score[i] == run.peak_score and p_value[i] < run.peak_p):
-                    first, last = first_sibling[node_of[s]], first_sibling[node_of[s] + 1]
-                    _take_peak(run, i, timestamp, value, score, p_value, expected, lower, upper)
-                    run.share, run.siblings = _share_of(runs, siblings[first:last], score[i])
+                if above:
+                    run.count += 1
+                    if score[i] > run.peak_score or (score[i] == run.peak_score and p_value[i] < run.peak_p):
+                        first, last = first_sibling[node_of[s]], first_sibling[node_of[s] + 1]
+                        _take_peak(run, i, timestamp, value, score, p_value, expected, lower, upper)
+                        run.share, run.siblings = _share_of(runs, siblings[first:last], score[i])
+                else:
+                    run.lingering += 1
                 told = _go_on(run, tally[s], live[s])
-                kind[i] = run.kind
+                if above:
+                    kind[i] = run.kind
             else:
                 run.calm += 1
                 if run.calm >= quiet:
@@ -211,6 +217,7 @@ def _open(run: Any, tally: FloatArray, timestamp: int, lower: float, upper: floa
     run.told_kind = 0
     run.revision = 0
     run.count = 0
+    run.lingering = 0
     run.review_at = 1
     run.onset = timestamp
     run.end = timestamp
@@ -224,6 +231,17 @@ def _open(run: Any, tally: FloatArray, timestamp: int, lower: float, upper: floa
     if timestamp - run.previous_end > season_ms // 2 or run.previous_end == np.iinfo(np.int64).min:
         run.previous_side = 0
     tally[:] = 0.0
+
+
+@njit(cache=True, nogil=True)
+def _lingers(run: Any, value: float, lower: float, upper: float) -> bool:
+    """Whether a reading below the threshold is still outside the band, on the side of the peak.
+
+    Calibration gets used to a lasting anomaly before it is over; the band tells when it is.
+    """
+    return bool(value > upper and run.peak_value > run.peak_upper) or bool(
+        value < lower and run.peak_value < run.peak_lower
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -262,14 +280,14 @@ def _share_of(runs: npt.NDArray[Any], siblings: IntArray, score: float) -> tuple
 
 @njit(cache=True, nogil=True)
 def _go_on(run: Any, tally: FloatArray, live: FloatArray) -> bool:
-    """A reading above within a run: look at the kind again where due; whether that is worth telling."""
+    """A reading that belongs to a run: look at the kind again where due; whether that is worth telling."""
     length = int(tally[kinds.ALL])
     if length >= run.review_at or run.kind == 0:
         _review(run, tally, live, False, False)
         # At lengths 1, 2, 4, 8, 16, 17, 34 …: a kind that changes at every reading would help nobody.
         run.review_at = min(2 * length, kinds.SHORT_READINGS + 1) if length <= kinds.SHORT_READINGS else 2 * length
     stays = run.kind in (_KIND_MISSING, _KIND_FLAT_LINE)
-    if run.count >= LASTING_READINGS and not stays:
+    if run.count + run.lingering >= LASTING_READINGS and not stays:
         _close(run, tally, live, True)
         return True
     grown = run.kind != run.told_kind or run.peak_score >= run.told_peak + _PEAK_STEP
