@@ -27,13 +27,16 @@ from tidewarden.scoring.calibration import ROW, tail_learn, tail_log10_p
 
 FEATURES = 8
 BINS = 32
-AGE = 3000.0
+AGE = 6000.0
 FIT_MOST = 128
 SEASON_BINS = 48
+SLOW = 0.0625  # share of the newest reading in a trailing mean: about sixteen readings
 SEASON_MEMORY = 10.0  # seasons after which a bin's mean has mostly forgotten
 OUTLIER_LOG10_P = 3.0
 OUTLIER_WEIGHT = 0.1
-PSEUDO = 0.1  # counts that a bin starts with
+LN_2 = math.log(2.0)
+MIXED_WEIGHT = 0.5  # of a projection, against a feature's 1: equal weights dilute what one feature sees
+PSEUDO = 0.01  # counts that a bin starts with
 
 # Columns of a series' statistics.
 COUNT, CENTER, SCALE, LAST, FAST, LEVEL, R_FAST, R_LEVEL, ROUGH, WIDTH, MASS, FLOOR = range(12)
@@ -58,11 +61,11 @@ def _features(st, season, season_ms, t, x, out):
     out[0] = z
     out[1] = step
     out[2] = r
-    out[3] = st[FAST] + (z - st[FAST]) * 0.125
-    out[4] = st[R_FAST] + (r - st[R_FAST]) * 0.125
+    out[3] = st[FAST] + (z - st[FAST]) * SLOW
+    out[4] = st[R_FAST] + (r - st[R_FAST]) * SLOW
     out[5] = z - st[FAST]
     out[6] = r - st[R_FAST]
-    rough = st[ROUGH] + (min(abs(step), 8.0) - st[ROUGH]) * 0.125
+    rough = st[ROUGH] + (min(abs(step), 8.0) - st[ROUGH]) * SLOW
     out[7] = math.log(rough + 0.01)
     return offset
 
@@ -124,14 +127,16 @@ def _age(hist, edge):
 
 @njit(cache=True, nogil=True)
 def _surprise(st, hist, edge, picks, weights, f, bins):
-    """Mean of -log density over all histograms; leaves each one's bin in ``bins``."""
-    total = 0.0
-    product = 1.0
+    """Weighted mean of -log density over all histograms; leaves each one's bin in ``bins``."""
     mass = st[MASS] + BINS * PSEUDO
+    own = 0.0
+    mixed = 0.0
+    total = 0.0
+    product = 1.0  # one logarithm for several densities: they stay within 1e±300 for a feature's dozen
     for h in range(len(hist)):
-        v = 0.0
-        for j in range(picks.shape[1]):
-            v += weights[h, j] * f[picks[h, j]]
+        v = weights[h, 0] * f[picks[h, 0]]
+        if h >= FEATURES:
+            v += weights[h, 1] * f[picks[h, 1]] + weights[h, 2] * f[picks[h, 2]]
         b, doublings = _place(edge[h], v)
         bins[h] = b
         if b >= 0:
@@ -139,15 +144,18 @@ def _surprise(st, hist, edge, picks, weights, f, bins):
             c = 0.5 * hist[h, b]
             c += 0.25 * (hist[h, b - 1] if b > 0 else 0.0)
             c += 0.25 * (hist[h, b + 1] if b < BINS - 1 else 0.0)
-            product *= (c + PSEUDO) / mass
+            product *= (c + PSEUDO) / (mass * edge[h, 1])
         else:
-            product *= PSEUDO / mass
-            total += 0.6931471805599453 * min(doublings, 200)
-        product /= edge[h, 1]
-        if product < 1e-200 or product > 1e200:
+            product *= PSEUDO / (mass * edge[h, 1])
+            total += LN_2 * doublings
+        if product < 1e-200 or product > 1e200 or h == FEATURES - 1:
             total -= math.log(product)
             product = 1.0
-    return (total - math.log(product)) / len(hist)
+        if h == FEATURES - 1:
+            own = total
+            total = 0.0
+    mixed = total - math.log(product)
+    return (own + MIXED_WEIGHT * mixed) / (FEATURES + MIXED_WEIGHT * (len(hist) - FEATURES))
 
 
 @njit(cache=True, nogil=True)
@@ -182,9 +190,9 @@ def _learn(st, season, season_ms, hist, edge, picks, weights, f, bins, t, z, off
             season[k, b, 1] = min(n + 1.0, 1e6)
             rest -= season[k, b, 0]
     st[LAST] = z
-    st[FAST] += (z - st[FAST]) * 0.125
-    st[R_FAST] += (r - st[R_FAST]) * 0.125
-    st[ROUGH] += (min(abs(f[1] * st[SCALES + 1]), 8.0) - st[ROUGH]) * 0.125
+    st[FAST] += (z - st[FAST]) * SLOW
+    st[R_FAST] += (r - st[R_FAST]) * SLOW
+    st[ROUGH] += (min(abs(f[1] * st[SCALES + 1]), 8.0) - st[ROUGH]) * SLOW
     # The band: a level that moves by bounded steps, and the mean deviation from it.
     gap = z - offset - st[R_LEVEL]
     limit = 4.0 * st[WIDTH]
@@ -233,9 +241,9 @@ def _fit(st, season, season_ms, hist, edge, picks, weights, buffer, season_gain,
                     seen[j, i] = f[j]
                 r = f[2]
                 st[LAST] = z
-                st[FAST] += (z - st[FAST]) * 0.125
-                st[R_FAST] += (r - st[R_FAST]) * 0.125
-                st[ROUGH] += (min(abs(f[1]), 8.0) - st[ROUGH]) * 0.125
+                st[FAST] += (z - st[FAST]) * SLOW
+                st[R_FAST] += (r - st[R_FAST]) * SLOW
+                st[ROUGH] += (min(abs(f[1]), 8.0) - st[ROUGH]) * SLOW
                 st[LEVEL] += (z - st[LEVEL]) * 0.02
             else:
                 for j in range(FEATURES):
@@ -332,7 +340,7 @@ class Density(Model):
     version: ClassVar[int] = 1
 
     def __init__(
-        self, warmup: int, seasonality_ms: tuple[int, ...], interval_ms: int, seed: int = 0, n_projections: int = 16
+        self, warmup: int, seasonality_ms: tuple[int, ...], interval_ms: int, seed: int = 0, n_projections: int = 4
     ) -> None:
         self._warmup = warmup
         self._picks, self._weights = projections(seed, FEATURES + n_projections)

@@ -1,11 +1,12 @@
 """Calibration: how rare is this surprise, judged by the series' own past?
 
-Peaks over threshold, online (SPOT: Siffer et al. 2017, with an exponential tail instead of the full
-generalised Pareto fit, which needs far more excesses than a young series has). Per series a running
-median, a running 98 % quantile and the mean excess above it; eight float64, constant time. Above the
-quantile ``p = 0.02 · exp(-excess / mean excess)``; between median and quantile log p is linear; below
-the median p goes from 0.5 to 1. Until a series has excesses of its own, the mean excess leans on a
-prior taken from the spread of its surprises, worth `PRIOR_EXCESSES`, so early scores are not extreme.
+Peaks over threshold, online (after SPOT: Siffer et al. 2017). Per series a running median, a running
+98 % quantile and the mean excess above it; eight float64, constant time. Above the quantile the tail
+is a generalised Pareto, ``p = 0.02 · (1 + shape · excess / scale) ** (-1 / shape)``. Its scale follows
+the mean excess; its shape is not fitted, which needs far more excesses than a young series has, but
+set: a constant, plus 1/n for a tail known from n excesses only, so early scores are not extreme. Until
+there are excesses of its own, the mean leans on a prior taken from the spread of the surprises, worth
+`PRIOR_EXCESSES`. Between median and quantile log p is linear; below the median p goes from 0.5 to 1.
 
 Anomalies do not inflate the tail for ever: an excess is learned as at most `EXCESS_CAP` times the mean
 (under the fitted tail less than 2 % of the excesses are that large), and quantiles move by steps of
@@ -27,10 +28,11 @@ TAIL_Q = 0.98
 TAIL_P = 1 - TAIL_Q
 PRIOR_EXCESSES = 12.0
 EXCESS_CAP = 4.0
+SHAPE = 0.05  # of the tail: a little heavier than exponential, as surprises are (measured, see the tests)
+PRIOR_SHAPE = 8.0  # a rate known from n excesses predicts a Pareto tail of shape 1 / n, not an exponential
 MEMORY_EXCESSES = 250.0  # excesses after which the tail has half forgotten: 12,500 ordinary readings
 YOUNG = 24  # surprises from which the first quantiles are taken
 MIN_SPREAD = 0.02  # surprises are natural logarithms: differences below 2 % of density are noise
-LOG10_E = math.log10(math.e)
 
 # Columns of a series' row.
 N, MEDIAN, QUANTILE, EXCESS, SPREAD, N_EXCESS, TOP = range(7)
@@ -45,11 +47,21 @@ def tail_log10_p(row, s):
     median = row[MEDIAN]
     quantile = row[QUANTILE]
     if s > quantile:
-        return -math.log10(TAIL_P) + (s - quantile) / row[EXCESS] * LOG10_E
+        shape = SHAPE + 1.0 / (row[N_EXCESS] + PRIOR_SHAPE)
+        excess = (s - quantile) / (row[EXCESS] * (1.0 - SHAPE))
+        return -math.log10(TAIL_P) + math.log10(1.0 + shape * excess) / shape
     if s > median:
         share = (s - median) / (quantile - median)
         return -math.log10(0.5) + share * (math.log10(0.5) - math.log10(TAIL_P))
     return -math.log10(1.0 - 0.5 * math.exp((s - median) / row[SPREAD]))
+
+
+@njit(cache=True, nogil=True)
+def standing(row, s):
+    """Surprise ``s`` in spreads from the median, 0 while young: a steady scale to add opinions on, not a p-value."""
+    if row[N] < YOUNG:
+        return 0.0
+    return (s - row[MEDIAN]) / row[SPREAD]
 
 
 @njit(cache=True, nogil=True)
@@ -73,9 +85,9 @@ def tail_learn(row, s):
         if n == YOUNG:
             spread = max(row[SPREAD], MIN_SPREAD)
             row[SPREAD] = spread
-            # 2.05 sigma is the 98 % point of a normal, sigma being 1.25 mean deviations.
-            row[QUANTILE] = max(row[MEDIAN] + 2.6 * spread, 0.5 * (row[TOP] + row[MEDIAN] + 2.6 * spread))
-            row[EXCESS] = spread
+            # Between the 98 % point of a normal (2.6 mean deviations) and of an exponential (4.0).
+            row[QUANTILE] = max(row[MEDIAN] + 3.2 * spread, 0.5 * (row[TOP] + row[MEDIAN] + 3.2 * spread))
+            row[EXCESS] = 1.5 * spread
         return
     spread = row[SPREAD]
     median = row[MEDIAN]
