@@ -20,8 +20,10 @@ class LogReceiver(Model):
 class WebhookReceiver(Model):
     """POST each firing and resolved alert as JSON; retried until the receiver takes it."""
 
-    url: HttpUrl
-    timeout: Duration = Field(10_000, ge=100, le=120_000)
+    url: HttpUrl = Field(description="Where to POST; redirects are not followed.")
+    timeout: Duration = Field(
+        10_000, ge=100, le=120_000, description="How long to wait for an answer before the next attempt."
+    )
     send_pending: bool = Field(False, description="Send alerts that are still pending, too.")
     headers: dict[str, str] = Field(
         default_factory=dict, description="Extra headers; ${NAME} is read from the environment."
@@ -31,7 +33,7 @@ class WebhookReceiver(Model):
 class Receiver(Model):
     """One receiver: exactly one kind."""
 
-    name: str | None = None
+    name: str | None = Field(None, description="For metrics and logs; absent: the kind.")
     log: LogReceiver | None = None
     webhook: WebhookReceiver | None = None
 
@@ -49,10 +51,10 @@ class Receiver(Model):
 class Match(Model):
     """Series that a window applies to; empty means all. Values may end in ``*``."""
 
-    tenant: str | None = None
-    cluster: str | None = None
-    node: str | None = None
-    metric: str | None = None
+    tenant: str | None = Field(None, description="Tenant, or the beginning of its name and ``*``.")
+    cluster: str | None = Field(None, description="Cluster, or the beginning of its name and ``*``.")
+    node: str | None = Field(None, description="Node, or the beginning of its name and ``*``.")
+    metric: str | None = Field(None, description="Metric, or the beginning of its name and ``*``.")
 
 
 class Maintenance(Model):
@@ -60,7 +62,7 @@ class Maintenance(Model):
 
     rrule: str = Field(description="RFC 5545 recurrence rule, e.g. FREQ=WEEKLY;BYDAY=SU;BYHOUR=2;BYMINUTE=0;BYSECOND=0")
     timezone: str = Field("UTC", description="IANA time zone in which the rule is read.")
-    duration: Duration = Field(ge=60_000, le=7 * 86_400_000)
+    duration: Duration = Field(ge=60_000, le=7 * 86_400_000, description="How long each window lasts, in real time.")
     match: Match = Field(default_factory=Match)
 
     @field_validator("rrule")
@@ -92,26 +94,33 @@ class AlertPolicySpec(Model):
     stream: Name = Field(description="MetricStream whose anomalies are watched.")
     group_by: list[GroupField] = Field(
         default=["tenant", "cluster"],
-        description="Anomalies that agree in these become one alert.",
+        description="Anomalies that agree in these become one alert; different tenants never share one.",
     )
-    min_severity: Literal["info", "warning", "critical"] = "warning"
+    min_severity: Literal["info", "warning", "critical"] = Field(
+        "warning", description="Milder anomalies make no alert: warning is a score from 0.6, critical from 0.9."
+    )
     wait: Duration = Field(0, ge=0, description="How long an anomaly must last before its alert fires.")
     resolve_after: Duration = Field(300_000, ge=0, description="Calm time after which an alert resolves.")
     repeat_after: Duration = Field(
         14_400_000,
         ge=0,
-        description="An alert that fires again within this time after it resolved counts as flapping.",
+        description="A group that fires again within this time after its alert resolved is flapping; from the fourth "
+        "alert on it needs twice the calm time to resolve.",
     )
     budget: int | None = Field(
-        None, ge=1, description="Alerts sent a day at most; what comes on top is kept, not sent."
+        None, ge=1, description="Alerts of each tenant sent a day (UTC) at most; what comes on top is kept, not sent."
     )
-    receivers: list[Receiver] = Field(default_factory=lambda: [Receiver(log=LogReceiver())])
-    maintenance: list[Maintenance] = Field(default_factory=list)
-    paused: bool = False
+    receivers: list[Receiver] = Field(
+        default_factory=lambda: [Receiver(log=LogReceiver())], description="Who hears of alerts; absent: the log."
+    )
+    maintenance: list[Maintenance] = Field(
+        default_factory=list, description="Windows in which alerts are kept back; one that outlasts its window is sent."
+    )
+    paused: bool = Field(False, description="Make and send no alerts.")
 
 
 class AlertPolicy(Resource):
     """Who hears of it, and when not."""
 
-    kind: Literal["AlertPolicy"] = "AlertPolicy"
+    kind: Literal["AlertPolicy"] = Field("AlertPolicy", description="The kind of resource.")
     spec: AlertPolicySpec

@@ -35,10 +35,10 @@ Budget = Annotated[
 class Select(Model):
     """Which series; an empty list means all. Names may end in ``*``."""
 
-    tenants: list[str] = Field(default_factory=list)
-    metrics: list[str] = Field(default_factory=list)
-    clusters: list[str] = Field(default_factory=list)
-    nodes: list[str] = Field(default_factory=list)
+    tenants: list[str] = Field(default_factory=list, description="Tenants to watch.")
+    metrics: list[str] = Field(default_factory=list, description="Metrics to watch.")
+    clusters: list[str] = Field(default_factory=list, description="Clusters to watch.")
+    nodes: list[str] = Field(default_factory=list, description="Nodes to watch.")
 
     def matches(self, tenant: str, cluster: str, node: str, metric: str) -> bool:
         """Whether the detector watches this series."""
@@ -57,7 +57,7 @@ def _matches(patterns: list[str], name: str) -> bool:
 class AutoParams(Model):
     """Parameters of `auto`: density over LODA projections of features, and a sub-space second opinion."""
 
-    seed: int = Field(0, ge=0, le=2**32 - 1)
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the random projections; the same seed, the same scores.")
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
 
@@ -65,14 +65,14 @@ class EwmaParams(Model):
     """Parameters of `ewma`: distance from an exponentially weighted mean, in weighted standard deviations."""
 
     half_life: float = Field(30.0, gt=0, description="Readings after which a reading's weight has halved.")
-    warmup: int = Field(60, ge=5, le=100_000)
+    warmup: int = Field(60, ge=5, le=100_000, description="Readings a series needs before it is scored.")
 
 
 class MadParams(Model):
     """Parameters of `mad`: distance from the running median, in running median absolute deviations."""
 
     half_life: float = Field(240.0, gt=0, description="Readings after which a reading's weight has halved.")
-    warmup: int = Field(60, ge=5, le=100_000)
+    warmup: int = Field(60, ge=5, le=100_000, description="Readings a series needs before it is scored.")
 
 
 class SeasonalParams(Model):
@@ -86,8 +86,8 @@ class SeasonalParams(Model):
 class StaticParams(Model):
     """Parameters of `static`: limits that a person knows."""
 
-    lower: float | None = None
-    upper: float | None = None
+    lower: float | None = Field(None, description="Values below are anomalous.")
+    upper: float | None = Field(None, description="Values above are anomalous.")
 
     @model_validator(mode="after")
     def _some_limit(self) -> Self:
@@ -104,7 +104,7 @@ ModelKind = Literal["auto", "ewma", "mad", "seasonal", "static"]
 class ModelSpec(Model):
     """One model with its parameters; only the block named like ``kind`` is read."""
 
-    kind: ModelKind = "auto"
+    kind: ModelKind = Field("auto", description="Which model.")
     auto: AutoParams | None = None
     ewma: EwmaParams | None = None
     mad: MadParams | None = None
@@ -157,11 +157,11 @@ class AnomalyDetectorSpec(Model):
     )
     alerting: Alerting = Field(default_factory=Alerting, description="Absent: threshold 0.8.")
     rollup: list[Level] = Field(default=["node", "cluster", "tenant"], description="Levels to roll scores up to.")
-    paused: bool = False
+    paused: bool = Field(False, description="Score nothing.")
 
 
 class AnomalyDetector(Resource):
     """What to watch, and how."""
 
-    kind: Literal["AnomalyDetector"] = "AnomalyDetector"
+    kind: Literal["AnomalyDetector"] = Field("AnomalyDetector", description="The kind of resource.")
     spec: AnomalyDetectorSpec

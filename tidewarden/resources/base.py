@@ -63,15 +63,17 @@ class Model(BaseModel):
 class Metadata(Model):
     """The part of Kubernetes' metadata that Tidewarden looks at."""
 
-    name: Name
-    namespace: Name = "local"
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
-    creation_timestamp: datetime | None = None
+    name: Name = Field(description="Unique among the resources of its kind; others refer to it by this name.")
+    namespace: Name = Field("local", description="Resources refer only to others of their own namespace.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Free for your own use.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Free for your own use.")
+    creation_timestamp: datetime | None = Field(None, description="Set by Kubernetes.")
 
 
 class Resource(Model):
     """The envelope: apiVersion, kind, metadata; each kind adds its spec."""
 
-    api_version: Literal["tidewarden.dev/v1alpha1"] = "tidewarden.dev/v1alpha1"
+    api_version: Literal["tidewarden.dev/v1alpha1"] = Field(
+        "tidewarden.dev/v1alpha1", description="Version of the format."
+    )
     metadata: Metadata

@@ -17,21 +17,21 @@ Kind = Literal[
 class CustomMetric(Model):
     """A signal by parameters: base × (1 + season + week) + trend + noise, kept within min and max."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, description="Name of the metric, as in the fleet's metrics.")
     base: float = Field(description="Mean level.")
     noise: float = Field(0.1, ge=0, description="Standard deviation of the noise, as a share of the mean.")
     seasonal: float = Field(0.2, ge=0, le=1, description="Amplitude of the daily season, as a share of the mean.")
     weekly: float = Field(0.05, ge=0, le=1, description="Amplitude of the weekly season, as a share of the mean.")
     trend: float = Field(0.0, description="Change a day, as a share of the mean.")
     load: float = Field(0.0, ge=-1, le=1, description="Correlation with the node's load.")
-    min: float | None = None
-    max: float | None = None
+    min: float | None = Field(None, description="Lowest value; what falls below is set to it.")
+    max: float | None = Field(None, description="Highest value; what rises above is set to it.")
 
 
 class Fleet(Model):
     """Synthetic nodes: tenant → cluster → node → metric."""
 
-    tenants: list[str] = Field(min_length=1)
+    tenants: list[str] = Field(min_length=1, description="Tenants to simulate; all of them tenants of the stream.")
     clusters: int = Field(1, ge=1, le=1_000, description="Clusters of each tenant.")
     nodes: int = Field(10, ge=1, le=100_000, description="Nodes of each cluster.")
     metrics: list[str] = Field(
@@ -94,7 +94,7 @@ class MetricSimulationSpec(Model):
     speed: float = Field(1.0, ge=0, description="Times real time; 0: as fast as the pipeline takes it.")
     anomalies: Anomalies | None = None
     evaluate: list[Name] = Field(default_factory=list, description="AnomalyDetectors to score against the truth.")
-    paused: bool = False
+    paused: bool = Field(False, description="Play nothing.")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -108,5 +108,5 @@ class MetricSimulationSpec(Model):
 class MetricSimulation(Resource):
     """A labelled scenario through the live pipeline."""
 
-    kind: Literal["MetricSimulation"] = "MetricSimulation"
+    kind: Literal["MetricSimulation"] = Field("MetricSimulation", description="The kind of resource.")
     spec: MetricSimulationSpec

@@ -60,7 +60,7 @@ class FileSource(Model):
 class Source(Model):
     """One source: a name and exactly one kind."""
 
-    name: Name
+    name: Name = Field(description="Unique within the stream; statistics and rejections carry it.")
     http: HttpSource | None = None
     file: FileSource | None = None
 
@@ -122,5 +122,5 @@ class MetricStreamSpec(Model):
 class MetricStream(Resource):
     """Where readings live and come from."""
 
-    kind: Literal["MetricStream"] = "MetricStream"
+    kind: Literal["MetricStream"] = Field("MetricStream", description="The kind of resource.")
     spec: MetricStreamSpec

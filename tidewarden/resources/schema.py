@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -13,8 +14,6 @@ from pydantic.fields import FieldInfo
 
 from tidewarden.resources.anomalydetector import parse_budget
 from tidewarden.resources.base import parse_duration
-
-Shape = Literal["text", "number", "integer", "boolean", "duration", "budget", "time", "address", "list", "mapping"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,12 @@ class Field:
     def model(self) -> type[BaseModel] | None:
         """The model of a nested field, of a list's items or of a mapping's values."""
         return _model_of(self.inner)
+
+    @property
+    def description(self) -> str:
+        """What it is for: its own words, or those of the model it holds."""
+        own = self.info.description
+        return own or (inspect.getdoc(self.model) if self.model is not None else None) or ""
 
     @property
     def is_list(self) -> bool:

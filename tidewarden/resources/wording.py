@@ -38,7 +38,7 @@ def explain(error: ErrorDetails, field: Field | None, text: str | None) -> str:
         return _out_of_bounds(kind, context, field, shown)
     match kind:
         case "missing":
-            about = (field.info.description or "").rstrip(".") if field is not None else ""
+            about = field.description.split("\n")[0].rstrip(".") if field is not None else ""
             message = f"is missing: add it ({about})" if about else "is missing: add it"
         case "value_error":
             message = str(context["error"])
