@@ -8,12 +8,13 @@ all, in which an incident of a few metrics drowns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from tidewarden.frames import FloatArray, SeriesTable
+from tidewarden.frames import LEARNING, BoolArray, FloatArray, SeriesKey, SeriesTable
 from tidewarden_cli.offline.reading import Readings
 from tidewarden_cli.offline.run import FileScores
 
@@ -31,18 +32,20 @@ class NodeScores:
         anomaly_score: (n,), in [0, 1].
         p_value: (n,), ``10 ** (-6 * score)``.
         contributions: (n,), as ``m3 0.301; m7 0.021``, largest first; they add up to the score.
+        learning: all metrics that reported were still learning, bool (n,).
+        group: entry that each reading of the file went into, int64 (readings,).
     """
 
     first_row: npt.NDArray[np.int64]
     anomaly_score: FloatArray
     p_value: FloatArray
     contributions: list[str]
+    learning: BoolArray
+    group: npt.NDArray[np.int64]
 
 
 def node_scores(readings: Readings, scores: FileScores) -> NodeScores:
     """Roll the scores of a file's readings up to its nodes."""
-    if not len(readings):
-        return NodeScores(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), [])
     group, first_row = _groups(readings)
     n_groups = len(first_row)
     # Readings group by group, the most unusual first; equal ones in input order.
@@ -55,7 +58,32 @@ def node_scores(readings: Readings, scores: FileScores) -> NodeScores:
     total = np.bincount(group[top], share, minlength=n_groups)
     score: FloatArray = np.minimum(total, 1.0).astype(np.float64)  # three thirds may exceed 1 by a rounding
     p_value: FloatArray = np.power(10.0, -DECADES * score)
-    return NodeScores(first_row, score, p_value, _texts(readings, top, group, share, n_groups))
+    ready = np.bincount(group, (scores.flags & LEARNING) == 0, minlength=n_groups) > 0
+    return NodeScores(first_row, score, p_value, _texts(readings, top, group, share, n_groups), ~ready, group)
+
+
+def as_series(readings: Readings, nodes: NodeScores) -> Readings:
+    """The nodes of a file as series of their own, so that they are judged like any; the values are NaN.
+
+    A node is labelled where any of its readings is.
+    """
+    table = SeriesTable(readings.keys)
+    begins = np.unique(nodes.group, return_index=True)[1]
+    truth = None
+    if readings.truth is not None:
+        truth = np.zeros(len(nodes.first_row), np.uint8)
+        np.maximum.at(truth, nodes.group, readings.truth[readings.row])
+    return replace(
+        readings,
+        form="single",
+        rows=readings.rows.take(pa.array(nodes.first_row)),
+        metrics=[],
+        keys=[SeriesKey(*node, metric="node") for node in table.nodes],
+        series=table.node_of[readings.series[begins]],
+        timestamp=readings.timestamp[begins],
+        value=np.full(len(begins), np.nan),
+        truth=truth,
+    )
 
 
 def _groups(readings: Readings) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -65,6 +93,8 @@ def _groups(readings: Readings) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.i
         return row, np.unique(row)
     node = SeriesTable(readings.keys).node_of[readings.series].astype(np.int64)
     order = np.lexsort((readings.timestamp, node))
+    if not len(order):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     new = np.ones(len(order), np.bool_)
     new[1:] = (np.diff(node[order]) != 0) | (np.diff(readings.timestamp[order]) != 0)
     sorted_group = np.cumsum(new) - 1

@@ -116,4 +116,4 @@ def _feed(scorer: Scorer, table: SeriesTable, readings: Readings, timestamp: Tim
             raise RuntimeError(f"the scorer answered {len(column)} readings of {len(frame)}: this is a bug in it")
         columns[name] = np.empty_like(column)
         columns[name][order] = column
-    return FileScores(**columns)  # type: ignore[arg-type]  # the names are ScoreFrame's, with its types
+    return FileScores(**columns)

@@ -44,7 +44,7 @@ def score(
         typer.Option("--output", "-o", help="File to write, .csv, .csv.gz or .parquet; default: CSV to stdout."),
     ] = None,
 ) -> None:
-    """Score a file of readings, as the stream would have scored them.
+    r"""Score a file of readings, as the stream would have scored them.
 
     INPUT has the columns timestamp,value; or one column a metric, with or without timestamp (rows are
     then one minute apart); or timestamp,tenant,cluster,node,metric,value. Columns named label,
