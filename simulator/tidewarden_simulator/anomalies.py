@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -182,12 +182,10 @@ class Schedule:
 
     def _deal(self, count: int) -> IntArray:
         """``count`` kinds in the shares of the mix, to the last one (largest remainders)."""
-        mix: Mapping[str, float] = {**self._anomalies.mix} or CLASSIC_MIX
+        mix = {str(kind): weight for kind, weight in (self._anomalies.mix or CLASSIC_MIX).items()}
         weights = np.array([max(0.0, weight) for weight in mix.values()])
         if not weights.sum() > 0:
-            raise ValueError(
-                f"anomalies.mix: the weights {dict(mix)} add up to nothing; give one kind a weight above 0"
-            )
+            raise ValueError(f"anomalies.mix: the weights {mix} add up to nothing; give one kind a weight above 0")
         exact = weights / weights.sum() * count
         counts = np.floor(exact).astype(np.int64)
         counts[np.argsort(counts - exact, kind="stable")[: count - counts.sum()]] += 1

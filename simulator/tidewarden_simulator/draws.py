@@ -71,11 +71,11 @@ class Draws:
         """
         raw = self.raw(ticks, -(-lanes // 4))
         cells = raw.astype("<u8", copy=False).view("<u2")
-        values = _quantiles().take(cells)
+        values: FloatArray = _quantiles().take(cells)
         edges = np.flatnonzero((cells == 0) | (cells == _CELLS - 1))
         if len(edges):
             values.ravel()[edges] = self._tails(raw.ravel()[edges // 4], edges % 4, cells.ravel()[edges])
-        return np.ascontiguousarray(values[:, :lanes]) if values.shape[1] != lanes else values
+        return np.ascontiguousarray(values[:, :lanes])
 
     @staticmethod
     def _tails(raw: UintArray, lane: npt.NDArray[np.intp], cells: npt.NDArray[np.uint16]) -> FloatArray:
@@ -84,7 +84,8 @@ class Draws:
         inverse = NormalDist().inv_cdf
         shares = ((again >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
         sizes = np.array([round(inverse(share / _CELLS), 9) for share in shares.tolist()])
-        return np.asarray(np.where(cells == 0, sizes, -sizes), np.float64)
+        tails: FloatArray = np.where(cells == 0, sizes, -sizes)
+        return tails
 
     def uniform(self, ticks: TimeArray, lanes: int) -> FloatArray:
         """Uniform draws in (0, 1), shape (len(ticks), lanes)."""
@@ -92,7 +93,8 @@ class Draws:
 
     def row(self, tick: int, lanes: int) -> FloatArray:
         """Uniform draws in (0, 1) of one tick, shape (lanes,)."""
-        return self.uniform(np.array([tick], np.int64), lanes)[0]
+        draws: FloatArray = self.uniform(np.array([tick], np.int64), lanes)[0]
+        return draws
 
     def order(self, tick: int, lanes: int) -> npt.NDArray[np.intp]:
         """A random order of ``range(lanes)``; ties of the 64-bit keys fall back to the index."""

@@ -19,7 +19,9 @@ from tidewarden.frames import ByteArray, FloatArray, IntArray, SeriesKey, TimeAr
 from tidewarden.resources.metricsimulation import Replay
 from tidewarden_simulator.anomalies import TruthEvent
 from tidewarden_simulator.datasets import NAB, NAB_CLUSTERS, NAB_SERIES, nab_windows
-from tidewarden_simulator.tables import ENDINGS, Columns, read_columns, stem_of
+from tidewarden_simulator.tables import Columns, read_columns, stem_of
+
+ENDINGS = (".csv", ".csv.gz", ".parquet")
 
 
 @dataclass(slots=True, eq=False)
@@ -143,15 +145,26 @@ def _from_files(replay: Replay, interval_ms: int, base_dir: Path) -> Iterator[Re
     assert replay.path is not None
     path = base_dir / replay.path
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and p.name.lower().endswith(ENDINGS))
-        if not files:
-            raise ValueError(f"replay.path: no file in {path} ends in {', '.join(ENDINGS)}")
+        files = _files_in(path)
     elif path.is_file():
         files = [path]
     else:
         raise ValueError(f"replay.path: there is no file or folder {path}; it is relative to the resource file")
     for file in files:
         yield from _from_file(file, replay, interval_ms)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Files of metrics below ``folder``, one a name: Parquet where the same is there as CSV, too."""
+    chosen: dict[tuple[Path, str], Path] = {}
+    for ending in ENDINGS:
+        for path in folder.rglob(f"*{ending}"):
+            # What `tidewarden generate` writes about its series holds no readings.
+            if path.is_file() and path.name != "metadata.csv":
+                chosen[path.parent, stem_of(path)] = path
+    if not chosen:
+        raise ValueError(f"replay.path: no file in {folder} ends in {', '.join(ENDINGS)}")
+    return sorted(chosen.values())
 
 
 def _from_file(path: Path, replay: Replay, interval_ms: int) -> Iterator[Recorded]:
