@@ -166,6 +166,24 @@ def frame(table: SeriesTable, start: int, n: int) -> Frame:
     return Frame(table, np.zeros(n, np.int32), np.arange(start, start + n), np.arange(n) / 7)
 
 
+@pytest.mark.timeout(30)
+def test_sync_does_not_wait_for_a_waiting_publisher(tmp_path: Path) -> None:
+    """A reader may sync while a publisher waits for that reader: neither waits for ever."""
+    table = SeriesTable([SeriesKey("t", "c", "n", "m")])
+    bus = MemoryBus(table, journal=tmp_path, capacity_rows=10)
+    bus.create([Topic(TOPIC, 1)])
+    consumer = bus.consumer([TOPIC], "g")
+    writer = threading.Thread(target=lambda: [bus.publish(TOPIC, frame(table, n, 10), key="k") for n in range(3)])
+    writer.start()
+    seen = 0
+    while seen < 3:
+        bus.sync()
+        seen += len(consumer.poll(1, 1))
+    writer.join(10)
+    assert not writer.is_alive()
+    bus.close()
+
+
 def test_a_new_process_reads_the_journal_on(tmp_path: Path) -> None:
     """Frames published before a kill are there for the next process, from any offset, whatever its series ids."""
     table = SeriesTable([SeriesKey("t", "c", "n", "m"), SeriesKey("t", "c", "n", "other")])
