@@ -1,6 +1,9 @@
 """The kernel that follows runs: scores in arrival order in, events out, one record of state a series.
 
 `anomalies.AnomalyTracker` owns the arrays and turns the events into words.
+
+numba's disk cache looks at this file alone to see whether `follow` is up to date, although `kinds` is
+compiled into it: whoever edits `kinds.py` touches this file, too.
 """
 
 from __future__ import annotations
