@@ -6,20 +6,29 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import pytest
 import uvicorn
 from fastapi import FastAPI
 
-Serve = Callable[[FastAPI], str]
+
+class Served(NamedTuple):
+    """An application that is being served."""
+
+    address: str  # host:port
+    stop: Callable[[], None]
+
+
+Serve = Callable[[FastAPI], Served]
 
 
 @pytest.fixture(scope="module")
 def serve() -> Iterator[Serve]:
-    """Serve an application on a free port of 127.0.0.1 until the module's tests are over; gives host:port."""
+    """Serve an application on a free port of 127.0.0.1 until it is stopped or the module's tests are over."""
     with contextlib.ExitStack() as stack:
 
-        def start(app: FastAPI) -> str:
+        def start(app: FastAPI) -> Served:
             listener = socket.create_server(("127.0.0.1", 0))
             config = uvicorn.Config(app, log_config=None, access_log=False, ws="websockets-sansio", lifespan="on")
             server = _Server(config)
@@ -29,10 +38,11 @@ def serve() -> Iterator[Serve]:
             def stop() -> None:
                 server.should_exit = True
                 thread.join(20)
+                assert not thread.is_alive(), "the server did not stop"
 
             stack.callback(stop)
             assert server.up.wait(20), "the server did not start"
-            return f"127.0.0.1:{listener.getsockname()[1]}"
+            return Served(f"127.0.0.1:{listener.getsockname()[1]}", stop)
 
         yield start
 

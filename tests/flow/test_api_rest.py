@@ -123,8 +123,8 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 
 @pytest.fixture(scope="module")
-def client(world: World, serve: Callable[[FastAPI], str]) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://{serve(world.app)}", timeout=20) as made:
+def client(world: World, serve: Callable[[FastAPI], Any]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://{serve(world.app).address}", timeout=20) as made:
         yield made
 
 

@@ -7,27 +7,33 @@ anomalies, alerts and rejections the oldest-written beyond ``max_events`` each.
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from tidewarden.bus.port import TopicPartition
-from tidewarden.events import Alert, Anomaly, AnomalyKind, Rejection
-from tidewarden.frames import ABSENT, BoolArray
+from tidewarden.events import Alert, Anomaly, Rejection
 from tidewarden.store.dimensions import Dimension, SeriesIds, StoredDetector, StoredScope, StoredSeries
+from tidewarden.store.memory_rows import (
+    SCORE_FACTS,
+    Columns,
+    Rows,
+    in_range,
+    joined,
+    names_fit,
+    names_some,
+    null,
+    ordered,
+    overlaps,
+)
 from tidewarden.store.port import Acknowledgement, Purgeable, Query, WriteBatch
 
 MAX_ROWS = 2_000_000  # 200 MB of scores
 MAX_EVENTS = 100_000
 
-Columns = dict[str, npt.NDArray[Any]]
-E = TypeVar("E", Anomaly, Alert, Rejection)
-
-_SCORES = ("timestamp", "value", "anomaly_score", "p_value", "expected", "lower", "upper", "kind", "flags")
 _ROLLUPS = ("timestamp", "score", "children", "peak")
 _READINGS_SCHEMA = pa.schema([
     *((name, pa.string()) for name in ("stream", "tenant", "cluster", "node", "metric")),
@@ -45,48 +51,6 @@ _ROLLUP_SCHEMA = pa.schema([
 ])  # fmt: skip
 
 
-class _Rows:
-    """Fact rows in chunks as they were written; whole chunks fall out at the old end."""
-
-    def __init__(self, max_rows: int) -> None:
-        self._chunks: deque[Columns] = deque()
-        self._max_rows = max_rows
-        self.count = 0
-
-    def append(self, columns: Columns) -> None:
-        size = len(columns["timestamp"])
-        if size == 0:
-            return
-        if size > self._max_rows:
-            columns = {name: column[-self._max_rows :] for name, column in columns.items()}
-            size = self._max_rows
-        self._chunks.append(columns)
-        self.count += size
-        while self.count > self._max_rows:
-            self.count -= len(self._chunks.popleft()["timestamp"])
-
-    def select(self, mask: Callable[[Columns], BoolArray]) -> Columns | None:
-        """The rows where ``mask`` holds, in the order in which they were written; None for none at all."""
-        found = []
-        for chunk in self._chunks:
-            chosen = mask(chunk)
-            if chosen.any():
-                found.append({name: column[chosen] for name, column in chunk.items()})
-        if not found:
-            return None
-        return {name: np.concatenate([chunk[name] for chunk in found]) for name in found[0]}
-
-    def remove(self, mask: Callable[[Columns], BoolArray]) -> int:
-        before, kept = self.count, deque[Columns]()
-        for chunk in self._chunks:
-            stays = ~mask(chunk)
-            if stays.any():
-                kept.append({name: column[stays] for name, column in chunk.items()})
-        self._chunks = kept
-        self.count = sum(len(chunk["timestamp"]) for chunk in kept)
-        return before - self.count
-
-
 class MemoryStore:
     """A `Store` in plain Python, for tests and for looking at one run.
 
@@ -98,7 +62,7 @@ class MemoryStore:
     def __init__(self, max_rows: int = MAX_ROWS, max_events: int = MAX_EVENTS) -> None:
         self._lock = threading.RLock()
         self._max_events = max_events
-        self._rows = {name: _Rows(max_rows) for name in ("readings", "scores", "rollups")}
+        self._rows = {name: Rows(max_rows) for name in ("readings", "scores", "rollups")}
         self._anomalies: dict[str, Anomaly] = {}
         self._alerts: dict[str, Alert] = {}
         self._rejected: dict[str, Rejection] = {}
@@ -146,7 +110,7 @@ class MemoryStore:
                 {
                     "series": self._series_ids.translate(batch.stream, frame.table, frame.series),
                     "detector": np.full(len(frame), detector, np.int32),
-                    **{name: getattr(frame, name).copy() for name in _SCORES},
+                    **{name: getattr(frame, name).copy() for name in SCORE_FACTS},
                 },
             )
 
@@ -215,18 +179,18 @@ class MemoryStore:
     def readings(self, query: Query) -> pa.Table:
         """Readings with scores where there are any, oldest first, at most ``limit`` newest ones."""
         with self._lock:
-            chosen = np.array([_names_fit(query, key) for key in self._series.keys], bool)
+            chosen = np.array([names_fit(query, key) for key in self._series.keys], bool)
             detectors = np.array([query.detector in (None, key.detector) for key in self._detectors.keys], bool)
-            readings = self._rows["readings"].select(lambda c: chosen[c["series"]] & _in_range(query, c["timestamp"]))
+            readings = self._rows["readings"].select(lambda c: chosen[c["series"]] & in_range(query, c["timestamp"]))
             scores = self._rows["scores"].select(
                 lambda c: (
                     chosen[c["series"]]
-                    & _in_range(query, c["timestamp"])
+                    & in_range(query, c["timestamp"])
                     & detectors[c["detector"]]
                     & (c["anomaly_score"] >= (-1.0 if query.min_score is None else query.min_score))
                 )
             )
-            rows = _joined(readings, scores, only_scored=query.min_score is not None)
+            rows = joined(readings, scores, only_scored=query.min_score is not None)
             picked = [(*self._series[row["series"]], row) for row in rows]
             for *_, row in picked:
                 detector = row.pop("detector_id")
@@ -242,8 +206,8 @@ class MemoryStore:
         """One row a series: stream, tenant, cluster, node, metric, readings, first, last, last_value."""
         with self._lock:
             keys = self._series.keys
-            fits = [_names_fit(query, key) for key in keys]
-            rows = self._rows["readings"].select(lambda c: _in_range(query, c["timestamp"]))
+            fits = [names_fit(query, key) for key in keys]
+            rows = self._rows["readings"].select(lambda c: in_range(query, c["timestamp"]))
         found = []
         for number in sorted((n for n, fit in enumerate(fits) if fit), key=lambda n: keys[n])[: query.limit]:
             of = np.zeros(0, np.intp) if rows is None else np.flatnonzero(rows["series"] == number)
@@ -251,7 +215,7 @@ class MemoryStore:
             if rows is not None and len(of):
                 times = rows["timestamp"][of]
                 facts |= {"first": times.min(), "last": times.max()}
-                facts["last_value"] = _null(rows["value"][of[times.argmax()]])
+                facts["last_value"] = null(rows["value"][of[times.argmax()]])
             found.append(facts)
         return pa.Table.from_pylist(found, schema=_SERIES_SCHEMA)
 
@@ -274,10 +238,10 @@ class MemoryStore:
         lowest = -1.0 if query.min_score is None else query.min_score
         with self._lock:
             keys = self._scopes.keys
-            fits = [query.detector in (None, key.detector) and _names_fit(query, key) for key in keys]
+            fits = [query.detector in (None, key.detector) and names_fit(query, key) for key in keys]
             chosen = np.array(fits, bool)
             rows = self._rows["rollups"].select(
-                lambda c: chosen[c["scope"]] & _in_range(query, c["timestamp"]) & (c["score"] >= lowest)
+                lambda c: chosen[c["scope"]] & in_range(query, c["timestamp"]) & (c["score"] >= lowest)
             )
         if rows is None:
             return []
@@ -296,12 +260,12 @@ class MemoryStore:
         found = [
             event
             for event in events
-            if _names_fit(query, event)
+            if names_fit(query, event)
             and query.detector in (None, event.detector)
             and query.state in (None, event.state)
-            and _overlaps(query, event.onset, event.end, event.peak_score)
+            and overlaps(query, event.onset, event.end, event.peak_score)
         ]
-        return _ordered(query, found, lambda event: event.onset)
+        return ordered(query, found, lambda event: event.onset)
 
     def anomaly(self, anomaly_id: str) -> Anomaly | None:
         """One anomaly by id."""
@@ -318,10 +282,10 @@ class MemoryStore:
             if query.stream in (None, event.stream)
             and query.tenant in (None, event.tenant)
             and query.state in (None, event.state)
-            and _names_some(query, event.series)
-            and _overlaps(query, event.started_at, event.updated_at, event.peak_score)
+            and names_some(query, event.series)
+            and overlaps(query, event.started_at, event.updated_at, event.peak_score)
         ]
-        return [(event, noted.get(event.id)) for event in _ordered(query, found, lambda event: event.started_at)]
+        return [(event, noted.get(event.id)) for event in ordered(query, found, lambda event: event.started_at)]
 
     def alert(self, alert_id: str) -> tuple[Alert, Acknowledgement | None] | None:
         """One alert by id."""
@@ -341,13 +305,13 @@ class MemoryStore:
         found = [
             event
             for event in events
-            if _names_fit(query, event)
+            if names_fit(query, event)
             and query.reason in (None, event.reason)
             and query.source in (None, event.source)
             and (query.since is None or event.received_at >= query.since)
             and (query.until is None or event.received_at < query.until)
         ]
-        return _ordered(query, found, lambda event: event.received_at)
+        return ordered(query, found, lambda event: event.received_at)
 
     def rejected_counts(self, stream: str | None) -> dict[str, int]:
         """Number of rejections kept, by reason."""
@@ -366,76 +330,3 @@ class MemoryStore:
                 "alerts": len(self._alerts),
                 "rejected": len(self._rejected),
             }
-
-
-def _names_fit(query: Query, thing: Any) -> bool:
-    return all(
-        getattr(query, name) is None or getattr(query, name) == getattr(thing, name, getattr(query, name))
-        for name in ("stream", "tenant", "cluster", "node", "metric")
-    )
-
-
-def _names_some(query: Query, paths: list[str]) -> bool:
-    wanted = (query.cluster, query.node, query.metric)
-    if wanted == (None, None, None):
-        return True
-    for path in paths:
-        parts = path.split("/")[1:]
-        if all(name is None or name == part for name, part in zip(wanted, parts, strict=False)):
-            return True
-    return False
-
-
-def _in_range(query: Query, timestamp: npt.NDArray[np.int64]) -> BoolArray:
-    inside = np.ones(len(timestamp), bool)
-    if query.since is not None:
-        inside &= timestamp >= query.since
-    if query.until is not None:
-        inside &= timestamp < query.until
-    return inside
-
-
-def _overlaps(query: Query, begin: int, end: int, score: float) -> bool:
-    return (
-        (query.since is None or end >= query.since)
-        and (query.until is None or begin < query.until)
-        and (query.min_score is None or score >= query.min_score)
-    )
-
-
-def _ordered(query: Query, events: list[E], moment: Callable[[E], int]) -> list[E]:
-    sign = -1 if query.newest_first else 1
-    return sorted(events, key=lambda event: (sign * moment(event), event.id))[: query.limit]
-
-
-def _null(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _joined(readings: Columns | None, scores: Columns | None, *, only_scored: bool) -> list[dict[str, Any]]:
-    """A row for each pair of reading and score, for each reading without a score and each score without a reading."""
-    by_place: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    found: list[dict[str, Any]] = []
-    values = {} if readings is None else {name: readings[name].tolist() for name in readings}
-    rows = [] if readings is None else list(zip(values["series"], values["timestamp"], strict=True))
-    known = set(rows)
-    kinds = [kind.label for kind in AnomalyKind]
-    for i in range(0 if scores is None else len(scores["timestamp"])):
-        assert scores is not None
-        row: dict[str, Any] = {name: scores[name][i].item() for name in ("series", *_SCORES)}
-        row |= {name: _null(row[name]) for name in ("value", "expected", "lower", "upper")}
-        row |= {"kind": kinds[row["kind"]], "detector_id": scores["detector"][i].item(), "label": None}
-        place = (row["series"], row["timestamp"])
-        if row["flags"] & ABSENT or place not in known:
-            found.append(row)
-        else:
-            by_place.setdefault(place, []).append(row)
-    for i, place in enumerate(rows):
-        label = values["label"][i] if values["labelled"][i] else None
-        reading = {"series": place[0], "timestamp": place[1], "value": _null(values["value"][i]), "label": label}
-        scored = by_place.get(place)
-        if scored is not None:
-            found += [{**score, "label": label, "value": reading["value"]} for score in scored]
-        elif not only_scored:
-            found.append({**reading, "detector_id": None})
-    return found

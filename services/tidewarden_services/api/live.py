@@ -282,9 +282,11 @@ class Live:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        if client.dropped.is_set():
+            self._context.telemetry.errors.labels("api", "slow_client").inc()
         if client.dropped.is_set() and socket.application_state is WebSocketState.CONNECTED:
             # The peer may not read at all; then the transport's own timeout ends it.
-            with contextlib.suppress(asyncio.TimeoutError, RuntimeError):
+            with contextlib.suppress(asyncio.TimeoutError, RuntimeError, WebSocketDisconnect):
                 await asyncio.wait_for(socket.close(TRY_AGAIN_LATER, "too slow"), CLOSE_TIMEOUT_S)
 
     async def _listen(self, client: Client) -> None:
