@@ -28,7 +28,7 @@ from tidewarden.telemetry import Telemetry
 from tidewarden.topics import StreamTopics
 from tidewarden_services.ingest.service import IngestService
 from tidewarden_services.ingest.sources.http import HttpSource
-from tidewarden_services.ingest.sources.remote_write import write_request_class
+from tidewarden_services.ingest.sources.remote_write import message_classes
 
 STREAM = MetricStream.model_validate(
     {
@@ -283,11 +283,12 @@ def test_many_senders_at_once_get_their_own_answers(house: House) -> None:
 
 
 def write_request(*series: tuple[dict[str, str], list[tuple[float, int]]]) -> bytes:
-    request = write_request_class()()
+    request_class, label_class = message_classes()
+    request = request_class()
     for labels, samples in series:
         one = request.timeseries.add()
         for name, value in labels.items():
-            one.labels.add(name=name, value=value)
+            one.labels.append(label_class(name=name, value=value).SerializeToString())
         for value, timestamp in samples:
             one.samples.add(value=value, timestamp=timestamp)
     return bytes(cramjam.snappy.compress_raw(request.SerializeToString()))

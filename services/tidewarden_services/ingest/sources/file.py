@@ -7,7 +7,6 @@ whole; only where that fails is it read line by line, so that a broken line cost
 from __future__ import annotations
 
 import csv
-import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from tidewarden.sources import Batch, SourceError
 from tidewarden_services.ingest.reasons import MALFORMED
 from tidewarden_services.ingest.sources.columns import Columns, Refusal, RowOrigins, SeriesIndex, escaped
 from tidewarden_services.ingest.sources.json_readings import parse_body, parse_lines
-from tidewarden_services.ingest.sources.lines import Line, chunks_of, lines_of, open_lines
+from tidewarden_services.ingest.sources.lines import Chunk, Lines, open_lines
 from tidewarden_services.ingest.sources.tabular import NULLS, Layout, UnfitError, take_batch, take_row
 
 BATCH_READINGS = 10_000
@@ -116,30 +115,30 @@ class FileSource:
 
     def _csv(self, done: int) -> Iterator[Batch]:
         with open_lines(self._path) as file:
-            lines = lines_of(file)
-            head = next(lines, None)
-            if head is None:
+            lines = Lines(file)
+            head = lines.chunk(1)
+            if not head.texts:
                 return
-            text = escaped(head.text).removeprefix("\ufeff").rstrip("\r\n")
+            text = escaped(head.texts[0]).removeprefix("\ufeff").rstrip("\r\n")
             delimiter = max(",;\t", key=text.count)
             names = next(csv.reader([text], delimiter=delimiter), [])
             layout = self._layout(names)
-            rows = max(1, BATCH_READINGS // layout.readings_per_row)
-            for chunk in chunks_of(itertools.islice(lines, done, None), rows):
-                done += len(chunk)
+            lines.skip(done)
+            for chunk in lines.chunks(max(1, BATCH_READINGS // layout.readings_per_row)):
+                done += len(chunk.texts)
                 yield self._csv_chunk(chunk, names, layout, delimiter, done)
 
-    def _csv_chunk(self, chunk: list[Line], names: list[str], layout: Layout, delimiter: str, done: int) -> Batch:
+    def _csv_chunk(self, chunk: Chunk, names: list[str], layout: Layout, delimiter: str, done: int) -> Batch:
         try:
             frame, rows = take_batch(_csv_batch(chunk, names, layout, delimiter), layout, self._index)
         except UnfitError:
             columns = Columns(self._index, self._line_origin)
             if layout.label is not None:
                 columns.with_labels()
-            for line in chunk:
-                _take_csv_line(line, names, layout, delimiter, columns)
+            for at in range(len(chunk.texts)):
+                _take_csv_line(chunk, at, names, layout, delimiter, columns)
             return self._collected(columns, done)
-        return self._batch(frame, rows + chunk[0].number, done, self._line_origin)
+        return self._batch(frame, rows + chunk.first, done, self._line_origin)
 
     # --- Parquet ---------------------------------------------------------------------------------
 
@@ -177,18 +176,18 @@ class FileSource:
             if _starts_a_list(file):
                 yield from self._json_list(file, done)
                 return
-            for chunk in chunks_of(itertools.islice(lines_of(file), done, None), BATCH_READINGS // 4):
-                done += len(chunk)
+            lines = Lines(file)
+            lines.skip(done)
+            for chunk in lines.chunks(BATCH_READINGS // 4):
+                done += len(chunk.texts)
                 columns = Columns(self._index, self._line_origin)
-                sound = 0  # lines of sound length are parsed together
-                for at, line in enumerate(chunk):
-                    refusal = line.too_long
+                sound = 0  # lines between those that are too long are parsed together
+                for at in [*chunk.sizes, len(chunk.texts)]:
+                    parse_lines(chunk.texts[sound:at], columns, chunk.first + sound)
+                    refusal = chunk.refusal(at)
                     if refusal is not None:
-                        parse_lines([item.text for item in chunk[sound:at]], columns, chunk[sound].number)
-                        columns.refuse(line.number, refusal, escaped(line.text))
-                        sound = at + 1
-                if sound < len(chunk):
-                    parse_lines([item.text for item in chunk[sound:]], columns, chunk[sound].number)
+                        columns.refuse(chunk.first + at, refusal, escaped(chunk.texts[at]))
+                    sound = at + 1
                 yield self._collected(columns, done)
 
     def _json_list(self, file: IO[bytes], done: int) -> Iterator[Batch]:
@@ -248,15 +247,17 @@ def _starts_a_list(file: IO[bytes]) -> bool:
     return start[:1] == b"["
 
 
-def _csv_batch(chunk: list[Line], names: list[str], layout: Layout, delimiter: str) -> pa.RecordBatch:
+def _csv_batch(chunk: Chunk, names: list[str], layout: Layout, delimiter: str) -> pa.RecordBatch:
     """The chunk as columns; `UnfitError` unless every line is one sound row."""
-    if any(line.too_long for line in chunk):
+    if chunk.sizes:
         raise UnfitError("a line is too long")
     values = {layout.value} if layout.value is not None else set(layout.metrics)
-    types = {name: pa.float64() if name in values else pa.string() for name in names}
+    named = {*layout.places.values(), layout.metric}
+    words = pa.dictionary(pa.int32(), pa.string())
+    types = {name: pa.float64() if name in values else words if name in named else pa.string() for name in names}
     try:
         table = pa_csv.read_csv(
-            pa.py_buffer(b"".join(line.text for line in chunk)),
+            pa.py_buffer(b"".join(chunk.texts)),
             pa_csv.ReadOptions(use_threads=False, column_names=names, block_size=1 << 30),
             pa_csv.ParseOptions(delimiter=delimiter),
             pa_csv.ConvertOptions(column_types=types, null_values=_NULL_VALUES),
@@ -264,28 +265,29 @@ def _csv_batch(chunk: list[Line], names: list[str], layout: Layout, delimiter: s
     except pa.ArrowException as error:
         raise UnfitError(str(error)) from None
     batches = table.combine_chunks().to_batches()
-    if len(table) != len(chunk) or len(batches) != 1:
+    if len(table) != len(chunk.texts) or len(batches) != 1:
         raise UnfitError("an empty line, or a line break within quotes")
     return batches[0]
 
 
-def _take_csv_line(line: Line, names: list[str], layout: Layout, delimiter: str, columns: Columns) -> None:
+def _take_csv_line(chunk: Chunk, at: int, names: list[str], layout: Layout, delimiter: str, columns: Columns) -> None:
+    number, line = chunk.first + at, chunk.texts[at]
     try:
-        too_long = line.too_long
+        too_long = chunk.refusal(at)
         if too_long is not None:
             raise too_long
-        if not line.text.strip():
+        if not line.strip():
             return
-        text = line.text.decode("utf-8").rstrip("\r\n")
+        text = line.decode("utf-8").rstrip("\r\n")
         cells = next(csv.reader([text], delimiter=delimiter, strict=True), [])
         if len(cells) != len(names):
             raise Refusal(MALFORMED, f"the line has {len(cells)} cells, the header {len(names)}: complete it")
     except Refusal as refusal:
-        columns.refuse(line.number, refusal, escaped(line.text))
+        columns.refuse(number, refusal, escaped(line))
     except UnicodeDecodeError as error:
         reason = f"byte {error.start} of the line is no UTF-8 ({error.reason}): save the file as UTF-8"
-        columns.refuse(line.number, Refusal(MALFORMED, reason), escaped(line.text))
+        columns.refuse(number, Refusal(MALFORMED, reason), escaped(line))
     except csv.Error as error:
-        columns.refuse(line.number, Refusal(MALFORMED, f"this is no CSV row ({error})"), escaped(line.text))
+        columns.refuse(number, Refusal(MALFORMED, f"this is no CSV row ({error})"), escaped(line))
     else:
-        take_row(dict(zip(names, cells, strict=True)), layout, columns, line.number, text)
+        take_row(dict(zip(names, cells, strict=True)), layout, columns, number, text)

@@ -29,15 +29,16 @@ _MESSAGES: dict[str, list[tuple[str, int, int, bool, str]]] = {
     "Label": [("name", 1, _FIELD.TYPE_STRING, False, ""), ("value", 2, _FIELD.TYPE_STRING, False, "")],
     "Sample": [("value", 1, _FIELD.TYPE_DOUBLE, False, ""), ("timestamp", 2, _FIELD.TYPE_INT64, False, "")],
     "TimeSeries": [
-        ("labels", 1, _FIELD.TYPE_MESSAGE, True, "Label"),
+        # Labels stay bytes, which look the same on the wire: a series known by its bytes is not parsed again.
+        ("labels", 1, _FIELD.TYPE_BYTES, True, ""),
         ("samples", 2, _FIELD.TYPE_MESSAGE, True, "Sample"),
     ],
     "WriteRequest": [("timeseries", 1, _FIELD.TYPE_MESSAGE, True, "TimeSeries")],
 }
 
 
-def write_request_class() -> type[message.Message]:
-    """The class of the message WriteRequest, in a descriptor pool of its own."""
+def message_classes() -> tuple[Any, Any]:
+    """The classes of the messages WriteRequest and Label, in a descriptor pool of their own."""
     file = descriptor_pb2.FileDescriptorProto(name="remote_write.proto", package=_PACKAGE, syntax="proto3")
     for name, fields in _MESSAGES.items():
         declared = file.message_type.add(name=name)
@@ -47,7 +48,8 @@ def write_request_class() -> type[message.Message]:
             declared.field.add(name=field, number=number, type=kind, label=label, type_name=type_name)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.WriteRequest"))
+    found = [pool.FindMessageTypeByName(f"{_PACKAGE}.{name}") for name in ("WriteRequest", "Label")]
+    return message_factory.GetMessageClass(found[0]), message_factory.GetMessageClass(found[1])
 
 
 class RemoteWriteDecoder:
@@ -56,8 +58,8 @@ class RemoteWriteDecoder:
     def __init__(self, default_tenant: str, max_bytes: int) -> None:
         self._default_tenant = default_tenant
         self._max_bytes = max_bytes
-        self._class: Any = write_request_class()
-        self._series: dict[tuple[str, bytes], int] = {}
+        self._request, self._label = message_classes()
+        self._series: dict[tuple[str, ...], int] = {}
 
     def parse(self, body: bytes, columns: Columns, tenant: str | None) -> int:
         """Parse one request; rows count its time series from 0, and their number is returned.
@@ -70,7 +72,7 @@ class RemoteWriteDecoder:
         Raises:
             Refusal: where the body as a whole cannot be read, or is too large.
         """
-        request = self._class()
+        request = self._request()
         try:
             request.ParseFromString(self._decompressed(body))
         except message.DecodeError as error:
@@ -93,26 +95,43 @@ class RemoteWriteDecoder:
             raise Refusal(MALFORMED, f"this is no snappy block ({error}): compress with snappy") from None
 
     def _take(self, series: Any, columns: Columns, row: int, tenant: str) -> None:
-        key = (tenant, b"".join(label.SerializeToString() + b"\0" for label in series.labels))
+        key = (tenant, *series.labels)
         known = self._series.get(key)
         if known is None:
-            try:
-                known = columns.index.id_of(*names_of({pair.name: pair.value for pair in series.labels}, tenant))
-            except Refusal as refusal:
-                for _ in series.samples:
-                    columns.refuse(row, refusal, str(series))
+            known = self._meet(key, series, columns, row)
+            if known is None:
                 return
-            if len(self._series) >= REMEMBERED_LABEL_SETS:
-                self._series.clear()
-            self._series[key] = known
         for sample in series.samples:
-            if abs(sample.timestamp) > LAST_MS:
-                detail = f"timestamp is {sample.timestamp}: write milliseconds since the epoch"
+            timestamp, value = sample.timestamp, sample.value
+            if abs(timestamp) > LAST_MS:
+                detail = f"timestamp is {timestamp}: write milliseconds since the epoch"
                 columns.refuse(row, Refusal(WRONG_TYPE, detail), str(series))
                 continue
             # A stale marker is a NaN of its own bits. It and every other NaN say: there is no value now.
-            value = math.nan if math.isnan(sample.value) else sample.value
-            columns.add(row, known, sample.timestamp, value)
+            columns.add(row, known, timestamp, value if value == value else math.nan)  # noqa: PLR0124 - NaN
+
+    def _meet(self, key: tuple[Any, ...], series: Any, columns: Columns, row: int) -> int | None:
+        """The series of labels seen for the first time; None where it was refused, once for each sample."""
+        labels: dict[str, str] = {}
+        try:
+            for raw in series.labels:
+                label = self._label.FromString(raw)
+                labels[label.name] = label.value
+            known = columns.index.id_of(*names_of(labels, key[0]))
+        except message.DecodeError as error:
+            refusal = Refusal(MALFORMED, f"a label cannot be read ({error}): send version 1.0")
+        except Refusal as caught:
+            refusal = caught
+        else:
+            if len(self._series) >= REMEMBERED_LABEL_SETS:
+                self._series.clear()
+            self._series[key] = known
+            return known
+        shown = f"{labels} {series.samples}" if labels else str(series)
+        for sample in series.samples:
+            found = {**refusal.fields, "timestamp": sample.timestamp, "value": sample.value}
+            columns.refuse(row, Refusal(refusal.reason, refusal.detail, **found), shown)
+        return None
 
 
 def names_of(labels: dict[str, str], tenant: str) -> tuple[str, str, str, str]:

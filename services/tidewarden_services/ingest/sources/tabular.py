@@ -201,7 +201,7 @@ def _series_wide(batch: pa.RecordBatch, layout: Layout, index: SeriesIndex) -> I
 def _series_long(batch: pa.RecordBatch, layout: Layout, index: SeriesIndex) -> IntArray:
     codes, nodes = _nodes(batch, layout)
     metric_codes, metrics = _encoded(batch.column(layout.metric))
-    pairs, inverse = np.unique(codes * len(metrics) + metric_codes, return_inverse=True)
+    pairs, inverse = _distinct(codes * len(metrics) + metric_codes, len(nodes) * len(metrics))
     ids = [_id_of(index, nodes[pair // len(metrics)], metrics[pair % len(metrics)]) for pair in pairs.tolist()]
     return np.array(ids, np.int32)[inverse]
 
@@ -220,19 +220,32 @@ def _nodes(batch: pa.RecordBatch, layout: Layout) -> tuple[npt.NDArray[np.int64]
             nodes = [(*node, layout.defaults[word]) for node in nodes]
             continue
         own, names = _encoded(batch.column(column), layout.defaults[word])
-        pairs, codes = np.unique(codes * len(names) + own, return_inverse=True)
+        pairs, codes = _distinct(codes * len(names) + own, len(nodes) * len(names))
         nodes = [(*nodes[pair // len(names)], names[pair % len(names)]) for pair in pairs.tolist()]
     return codes, [(tenant, cluster, node) for tenant, cluster, node in nodes]
 
 
 def _encoded(column: pa.Array, default: str = "") -> tuple[npt.NDArray[np.int64], list[str]]:
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    column = pc.utf8_trim_whitespace(column.cast(pa.string())).fill_null(default)
-    if default:
-        column = pc.if_else(pc.equal(column, ""), default, column)
-    coded = column.dictionary_encode()
-    return coded.indices.cast(pa.int64()).to_numpy(zero_copy_only=False), coded.dictionary.to_pylist()
+    """Codes of a column of names, and the names; several codes may mean the same name."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string()).dictionary_encode()
+    names = [("" if name is None else str(name).strip()) or default for name in column.dictionary.to_pylist()]
+    codes = column.indices.cast(pa.int64())
+    if codes.null_count:
+        codes = codes.fill_null(len(names))
+        names.append(default)
+    return codes.to_numpy(zero_copy_only=False), names
+
+
+def _distinct(codes: npt.NDArray[np.int64], size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Like `numpy.unique` with inverse, without its sort where the codes are small numbers below ``size``."""
+    if size > 4 * len(codes) + 1024:
+        values, inverse = np.unique(codes, return_inverse=True)
+        return values, inverse
+    present = np.zeros(size, np.bool_)
+    present[codes] = True
+    place = np.cumsum(present) - 1
+    return np.flatnonzero(present), place[codes]
 
 
 # --- one row -------------------------------------------------------------------------------------
