@@ -8,6 +8,8 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
+import msgspec
 import numpy as np
 import pytest
 from fastapi import FastAPI
@@ -112,6 +114,20 @@ def test_anomalies_and_alerts_arrive_as_they_happen(world: World) -> None:
             until(connection, "anomaly", lambda data: data["id"] == "a2" and data["revision"] == 2)
         assert until(one, "alert")["acknowledged"] is None
         assert until(other, "alert")["id"] == "l1"
+
+
+def test_an_acknowledgement_reaches_every_client_and_stays(world: World) -> None:
+    """Also when the alert itself changes afterwards."""
+    world.store.write(WriteBatch("shop", alerts=[ALERT]))
+    with world.client() as connection:
+        until(connection, "hello")
+        answer = httpx.post(f"http://{world.address}/api/alerts/l1/acknowledge", json={"by": "ann"})
+        assert answer.status_code == 200
+        assert until(connection, "alert")["acknowledged"]["by"] == "ann"
+        changed = msgspec.structs.replace(ALERT, revision=2, state="resolved")
+        world.bus.publish(TOPICS.name("alerts"), [changed], key="shop")
+        told = until(connection, "alert", lambda data: data["revision"] == 2)
+        assert (told["state"], told["acknowledged"]["by"]) == ("resolved", "ann")
 
 
 def test_rollups_are_told_when_they_change(world: World) -> None:

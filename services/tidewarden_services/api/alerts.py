@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from tidewarden.events import Alert
@@ -33,14 +33,15 @@ class Note(BaseModel):
 
 
 @router.post("/api/alerts/{alert_id}/acknowledge")
-def acknowledge(context: Context, alert_id: Annotated[str, Path(max_length=64)], note: Note) -> Any:
-    """Take note of an alert; a second note replaces the first."""
+def acknowledge(request: Request, context: Context, alert_id: Annotated[str, Path(max_length=64)], note: Note) -> Any:
+    """Take note of an alert; a second note replaces the first. Every live client hears of it."""
     acknowledgement = Acknowledgement(alert_id, note.by, context.clock.now_ms(), note.note)
     if not context.store.acknowledge(acknowledgement):
         raise ProblemError(404, f"no alert has the id {alert_id!r}; /api/alerts lists the alerts")
     alert = context.store.alert(alert_id)
     if alert is None:  # retention removed it between the two lines
         raise ProblemError(404, f"alert {alert_id!r} has just been removed by the retention")
+    request.app.state.announce(alert[0])
     return reply(shown(*alert))
 
 

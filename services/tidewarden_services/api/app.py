@@ -73,6 +73,7 @@ def create_app(
     )  # fmt: skip
     app.state.context = context
     app.state.statistics = statistics
+    app.state.announce = live.announce
     problems.install(app)
     app.add_middleware(Guard)
     for router in (status_routes, anomaly_routes, alert_routes, reading_routes, rollup_routes, *extra_routers):

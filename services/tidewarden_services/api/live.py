@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from tidewarden.bus.port import BusClosedError, Consumer, Record, TopicPartition
 from tidewarden.events import Alert, Anomaly, AnomalyBatch
 from tidewarden.frames import NodeKey, RollupFrame
-from tidewarden.store.port import Query
+from tidewarden.store.port import Acknowledgement, Query
 from tidewarden.topics import Purpose
 from tidewarden_services.api.alerts import shown
 from tidewarden_services.api.context import ApiContext
@@ -205,29 +205,45 @@ class Live:
             with self._lock:
                 anomalies, self._anomalies = list(self._anomalies.values()), {}
                 alerts, self._alerts = list(self._alerts.values()), {}
-            for anomaly in sorted(anomalies, key=lambda a: -a.peak_score)[:EVENTS_PER_BEAT]:
-                self._tell("anomaly", anomaly)
-            for alert in alerts[-EVENTS_PER_BEAT:]:
-                self._tell("alert", shown(alert, None))
+            with self._surviving():
+                for anomaly in sorted(anomalies, key=lambda a: -a.peak_score)[:EVENTS_PER_BEAT]:
+                    self._tell("anomaly", anomaly)
+                for alert in alerts[-EVENTS_PER_BEAT:] if self._clients else []:
+                    self._tell("alert", shown(alert, await asyncio.to_thread(self._acknowledgement, alert)))
+
+    def _acknowledgement(self, alert: Alert) -> Acknowledgement | None:
+        known = self._context.store.alert(alert.id)
+        return None if known is None else known[1]
+
+    def announce(self, alert: Alert) -> None:
+        """Tell every client of an alert once more, because somebody has taken note of it; from any thread."""
+        with self._lock:
+            self._alerts.setdefault(alert.id, alert)
 
     async def _tick(self) -> None:
-        """Statistics, rollups and subscribed readings each second; a failure is logged and the next second comes."""
+        """Statistics, rollups and subscribed readings each second."""
         told = -1
         while True:
             await asyncio.sleep(TICK_S)
             self._statistics.tick()
             if not self._clients:
                 continue
-            try:
+            with self._surviving():
                 self._tell("statistics", await asyncio.to_thread(self._statistics.read))
                 if self._rollups.version != told:
                     told = self._rollups.version
                     self._tell("rollup", self._rollups.read())
                 for client in list(self._clients):
                     await self._send_readings(client)
-            except Exception as error:
-                self._context.telemetry.errors.labels("api", type(error).__name__).inc()
-                log.warning("live update failed", exc_info=error)
+
+    @contextlib.contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """One bad beat must not end all later ones: it is counted and logged."""
+        try:
+            yield
+        except Exception as error:
+            self._context.telemetry.errors.labels("api", type(error).__name__).inc()
+            log.warning("live update failed", exc_info=error)
 
     async def _send_readings(self, client: Client) -> None:
         wanted = client.subscription
