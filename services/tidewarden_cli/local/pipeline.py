@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from tidewarden.bus.memory import MemoryBus
-from tidewarden.bus.port import Record
+from tidewarden.bus.port import Consumer, Record
 from tidewarden.clock import Clock, SystemClock
 from tidewarden.frames import SeriesKey, SeriesTable
 from tidewarden.resources import AlertPolicy, AnomalyDetector, AnyResource, MetricSimulation, MetricStream
@@ -181,7 +181,7 @@ class LocalPipeline:
             notifier = Notifier(f"notify.{name}", policy, self.telemetry, self.clock, load_state=load, save_state=save)
             consumer = self.bus.consumer([topics.name("alerts")], f"notify.{name}")
 
-            def run(stop: threading.Event, notifier: Notifier = notifier, consumer: object = consumer) -> None:
+            def run(stop: threading.Event, notifier: Notifier = notifier, consumer: Consumer = consumer) -> None:
                 notifier.run(stop, consumer)
 
             self.crew.start(f"notify.{name}", run)

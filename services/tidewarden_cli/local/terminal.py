@@ -50,7 +50,7 @@ class Progress:
             self._live.update(self._picture(now, rate))
         elif time.monotonic() >= self._next_plain:
             self._next_plain = time.monotonic() + PLAIN_EVERY_S
-            self._console.print(_line(now, rate, time.monotonic() - self._began).plain, highlight=False)
+            self._console.print(_line(now, rate, time.monotonic() - self._began).plain, highlight=False, soft_wrap=True)
 
     def _picture(self, now: Any, rate: float) -> RenderableType:
         lines: list[RenderableType] = [_line(now, rate, time.monotonic() - self._began)]
