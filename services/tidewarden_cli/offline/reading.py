@@ -269,8 +269,11 @@ def _as_text(timestamp: TimeArray) -> pa.Array:
 
 def _timestamps(path: Path, column: pa.ChunkedArray, name: str) -> TimeArray:
     """Milliseconds since the epoch. Numbers are s, ms, µs or ns by their size; text is ISO 8601, UTC without a zone."""
-    if column.null_count:
-        row = pc.index(pc.is_null(column), True).as_py()
+    empty = pc.is_null(column)
+    if pa.types.is_string(column.type):
+        empty = pc.fill_null(pc.equal(column, ""), True)
+    row = pc.index(empty, True).as_py()
+    if row >= 0:
         raise InputError(
             f"{path}: row {row + 1}, column {name!r} is empty: give each reading a time, or drop the column"
         )
