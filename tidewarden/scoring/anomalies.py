@@ -23,12 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tidewarden.events import Anomaly, AnomalyKind, severity_of, stable_id
-from tidewarden.frames import IntArray, ScoreFrame, SeriesTable
+from tidewarden.frames import IntArray, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.models.contract import State
 from tidewarden.scoring import kinds
 from tidewarden.scoring.explanation import Story, explain
 from tidewarden.scoring.runs import RUN, blank_runs, follow
 
+_FIELDS = RUN.names or ()
 _EVENTS_AT_ONCE = 1024  # events the kernel hands over at a time; it is called again until the frame is through
 
 
@@ -112,35 +113,33 @@ class AnomalyTracker:
                 self._runs, self._tally, self._live, self._node_of, self._siblings, self._first_sibling,
                 self._events, self._event_series, self._quiet, self._season_ms,
             )  # fmt: skip
-            told.extend(
-                self._tell(run, self._table[series])
-                for run, series in zip(self._events[:n_events], self._event_series[:n_events].tolist(), strict=True)
-            )
+            events = zip(self._events[:n_events].tolist(), self._event_series[:n_events].tolist(), strict=True)
+            told.extend(self._tell(dict(zip(_FIELDS, run, strict=True)), self._table[series]) for run, series in events)
         return told
 
-    def _tell(self, run: Any, key: Any) -> Anomaly:
-        """The anomaly that ``run``, a record as the kernel left it, stands for."""
-        kind = AnomalyKind(int(run["kind"]))
-        value, expected = float(run["peak_value"]), float(run["peak_expected"])
-        onset, end = int(run["onset"]), int(run["end"])
-        since = int(run["flat_since"]) if kind is AnomalyKind.FLAT_LINE else onset
-        score, share = float(run["peak_score"]), float(run["share"])
+    def _tell(self, run: dict[str, Any], key: SeriesKey) -> Anomaly:
+        """The anomaly that ``run``, the fields of a record as the kernel left it, stands for."""
+        kind = AnomalyKind(run["kind"])
+        value, expected = run["peak_value"], run["peak_expected"]
+        onset, end = run["onset"], run["end"]
+        since = run["flat_since"] if kind is AnomalyKind.FLAT_LINE else onset
+        score, share = run["peak_score"], run["share"]
         story = Story(
             metric=key.metric,
             node=key.node,
             kind=kind,
             value=value,
             expected=expected,
-            lower=float(run["peak_lower"]),
-            upper=float(run["peak_upper"]),
+            lower=run["peak_lower"],
+            upper=run["peak_upper"],
             duration_ms=end - since + self._interval_ms,
-            usual=float(run["scale"]),
+            usual=run["scale"],
             share=share,
-            siblings=int(run["siblings"]),
+            siblings=run["siblings"],
         )
         return Anomaly(
             id=stable_id("anomaly", self.stream, self.detector, key.path, onset),
-            revision=int(run["revision"]),
+            revision=run["revision"],
             state="open" if run["open"] else "closed",
             stream=self.stream,
             detector=self.detector,
@@ -151,20 +150,20 @@ class AnomalyTracker:
             metric=key.metric,
             onset=onset,
             end=end,
-            peak_at=int(run["peak_at"]),
+            peak_at=run["peak_at"],
             peak_score=score,
-            p_value=float(run["peak_p"]),
+            p_value=run["peak_p"],
             value=_known(value),
             expected=_known(expected),
             lower=_known(story.lower),
             upper=_known(story.upper),
-            readings=int(run["count"]),
+            readings=run["count"],
             kind=kind.label,
             direction=_direction(kind, value, expected),
             severity=severity_of(score),
             node_share=share,
             explanation=explain(story),
-            updated_at=int(run["updated_at"]),
+            updated_at=run["updated_at"],
         )
 
     def snapshot(self) -> State:
@@ -172,7 +171,7 @@ class AnomalyTracker:
 
         Whoever writes it down writes the keys of the series beside it.
         """
-        state: State = {name: np.ascontiguousarray(self._runs[name]) for name in RUN.names or ()}
+        state: State = {name: self._runs[name].copy() for name in _FIELDS}
         return {**state, "tally": self._tally.copy(), "live": self._live.copy()}
 
     def restore(self, state: State, rows: IntArray | npt.NDArray[np.intp] | Sequence[int]) -> None:
@@ -186,7 +185,7 @@ class AnomalyTracker:
             ValueError: an array is missing or has a wrong shape.
         """
         at = np.asarray(rows, np.intp)
-        wanted = {name: (len(at),) for name in RUN.names or ()}
+        wanted = {name: (len(at),) for name in _FIELDS}
         square = (len(at), kinds.TALLY_COLUMNS)
         for name, shape in {**wanted, "tally": square, "live": square}.items():
             found = state[name].shape if name in state else None

@@ -78,7 +78,7 @@ class FlatLine:
 
     def snapshot(self) -> State:
         """The whole state: plain arrays (copies) whose first axis is the series, in the order of their ids."""
-        return {name: np.ascontiguousarray(self._state[name]) for name in _STATE.names or ()}
+        return {name: self._state[name].copy() for name in _STATE.names or ()}
 
     def restore(self, state: State, rows: IntArray | npt.NDArray[np.intp] | Sequence[int]) -> None:
         """Go on from a snapshot; ``rows[i]`` is the id that its series number i has now.
