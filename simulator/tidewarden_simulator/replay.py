@@ -19,9 +19,7 @@ from tidewarden.frames import ByteArray, FloatArray, IntArray, SeriesKey, TimeAr
 from tidewarden.resources.metricsimulation import Replay
 from tidewarden_simulator.anomalies import TruthEvent
 from tidewarden_simulator.datasets import NAB, NAB_CLUSTERS, NAB_SERIES, nab_windows
-from tidewarden_simulator.tables import Columns, read_columns, stem_of
-
-ENDINGS = (".csv", ".csv.gz", ".parquet")
+from tidewarden_simulator.tables import ENDINGS, Columns, read_columns, stem_of
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +55,9 @@ class Recording:
     tick_rows: npt.NDArray[np.int64]
 
 
-def load(replay: Replay, *, interval_ms: int, base_dir: Path, points: int | None) -> list[Recorded]:
+def load(
+    replay: Replay, *, interval_ms: int, base_dir: Path, points: int | None, labelled: bool = True
+) -> list[Recorded]:
     """The recorded series as they are in their files, sorted by name, the first ``points`` of each.
 
     Args:
@@ -65,11 +65,12 @@ def load(replay: Replay, *, interval_ms: int, base_dir: Path, points: int | None
         interval_ms: spacing of rows in files without timestamps.
         base_dir: folder of the resource file.
         points: readings of each series; None: all.
+        labelled: read the labels; else everything counts as normal.
 
     Raises:
         ValueError: a file cannot be read as metrics; the message names it and says what to do.
     """
-    found = _nab(replay) if replay.dataset is not None else _from_files(replay, interval_ms, base_dir)
+    found = _nab(replay) if replay.dataset is not None else _from_files(replay, interval_ms, base_dir, labelled)
     merged: dict[SeriesKey, list[Recorded]] = {}
     for one in found:
         if not replay.include or any(part in one.key.path for part in replay.include):
@@ -141,7 +142,7 @@ def _nab(replay: Replay) -> Iterator[Recorded]:
             yield Recorded(SeriesKey(replay.tenant, cluster_name, node, metric), timestamp, value, label)
 
 
-def _from_files(replay: Replay, interval_ms: int, base_dir: Path) -> Iterator[Recorded]:
+def _from_files(replay: Replay, interval_ms: int, base_dir: Path, labelled: bool) -> Iterator[Recorded]:
     assert replay.path is not None
     path = base_dir / replay.path
     if path.is_dir():
@@ -151,13 +152,13 @@ def _from_files(replay: Replay, interval_ms: int, base_dir: Path) -> Iterator[Re
     else:
         raise ValueError(f"replay.path: there is no file or folder {path}; it is relative to the resource file")
     for file in files:
-        yield from _from_file(file, replay, interval_ms)
+        yield from _from_file(file, replay, interval_ms, labelled)
 
 
 def _files_in(folder: Path) -> list[Path]:
     """Files of metrics below ``folder``, one a name: Parquet where the same is there as CSV, too."""
     chosen: dict[tuple[Path, str], Path] = {}
-    for ending in ENDINGS:
+    for ending in ENDINGS:  # Parquet comes after CSV
         for path in folder.rglob(f"*{ending}"):
             # What `tidewarden generate` writes about its series holds no readings.
             if path.is_file() and path.name != "metadata.csv":
@@ -167,39 +168,51 @@ def _files_in(folder: Path) -> list[Path]:
     return sorted(chosen.values())
 
 
-def _from_file(path: Path, replay: Replay, interval_ms: int) -> Iterator[Recorded]:
+def _from_file(path: Path, replay: Replay, interval_ms: int, labelled: bool) -> Iterator[Recorded]:
     columns = read_columns(path)
-    label = _labels(columns, replay.label_column)
+    label = _labels(columns, replay.label_column) if labelled else np.zeros(len(columns), np.uint8)
     names = [
-        columns.strings("tenant", replay.tenant),
-        columns.strings("cluster", replay.cluster),
-        columns.strings("node", stem_of(path)),
+        columns.encoded("tenant", replay.tenant),
+        columns.encoded("cluster", replay.cluster),
+        columns.encoded("node", stem_of(path)),
     ]
     metrics = columns.metrics(replay.label_column)
     if columns.is_long:
-        names.append(columns.strings("metric", ""))
+        names.append(columns.encoded("metric", ""))
         metrics = {"value": ""}
     elif not metrics:
-        raise ValueError(f"{path}: no column holds numbers; there are: {', '.join(columns.names)}")
-    owners, group = _groups(names, len(columns))
+        raise ValueError(f"{path}: no column holds numbers; there are: {columns.described()}")
+    owners, order, bounds = _groups(names, len(columns))
     if not columns.has_time and (columns.is_long or len(owners) > 1):
         raise ValueError(f"{path}: has no timestamp column, so its rows cannot be put in order; add one")
     timestamp = columns.times_ms(interval_ms)
-    for index, owner in enumerate(owners):
-        rows = np.flatnonzero(group == index)
-        for column, metric in metrics.items():
+    for column, metric in metrics.items():
+        value = columns.floats(column)
+        for owner, first, last in zip(owners, bounds[:-1], bounds[1:], strict=True):
+            rows = order[first:last]
             key = SeriesKey(*owner) if columns.is_long else SeriesKey(owner[0], owner[1], owner[2], metric)
-            yield Recorded(key, timestamp[rows], columns.floats(column)[rows], label[rows])
+            if columns.nulls_are_absent:
+                rows = rows[~np.isnan(value[rows])]
+            if len(rows):
+                yield Recorded(key, timestamp[rows], value[rows], label[rows])
 
 
-def _groups(names: list[str | list[str]], rows: int) -> tuple[list[tuple[str, ...]], IntArray]:
-    """Distinct combinations of the naming columns, and which of them each row has."""
-    if all(isinstance(name, str) for name in names):
-        return [tuple(str(name) for name in names)], np.zeros(rows, np.int32)
-    spread = [[name] * rows if isinstance(name, str) else name for name in names]
-    known: dict[tuple[str, ...], int] = {}
-    group = np.fromiter((known.setdefault(owner, len(known)) for owner in zip(*spread, strict=True)), np.int32, rows)
-    return list(known), group
+def _groups(
+    names: list[tuple[list[str], IntArray | None]], rows: int
+) -> tuple[list[tuple[str, ...]], npt.NDArray[np.intp], list[int]]:
+    """Distinct combinations of the naming columns; the rows in their order, and where each one's rows begin."""
+    code = np.zeros(rows, np.int64)
+    for values, indices in names:
+        code *= len(values)
+        if indices is not None:
+            code += indices
+    order = np.argsort(code, kind="stable")
+    begins = np.flatnonzero(np.diff(code[order], prepend=-1))
+    owners = [
+        tuple(values[0 if indices is None else int(indices[row])] for values, indices in names)
+        for row in order[begins].tolist()
+    ]
+    return owners, order, [*begins.tolist(), rows]
 
 
 def _labels(columns: Columns, label_column: str | None) -> ByteArray:

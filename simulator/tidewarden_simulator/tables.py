@@ -15,9 +15,9 @@ import pyarrow.json
 import pyarrow.parquet
 
 from tidewarden.events import AnomalyKind
-from tidewarden.frames import ByteArray, FloatArray, TimeArray
+from tidewarden.frames import ByteArray, FloatArray, IntArray, TimeArray
 
-ENDINGS = (".csv", ".csv.gz", ".parquet", ".jsonl", ".ndjson", ".json")
+ENDINGS = (".json", ".ndjson", ".jsonl", ".csv.gz", ".csv", ".parquet")
 TIME_COLUMNS = ("timestamp", "time", "ts", "datetime", "date")
 # Columns that say something about a reading and are no metric themselves.
 NO_METRICS = (*TIME_COLUMNS, "tenant", "cluster", "node", "metric", "label", "is_anomaly", "kind", "unit")
@@ -60,6 +60,11 @@ class Columns:
 
     def __init__(self, path: Path, table: Any) -> None:
         self.path = path
+        # JSON of one object a node: what one node does not measure is absent, not missing.
+        self.nulls_are_absent = "metrics" in table.column_names and pa.types.is_struct(table["metrics"].type)
+        if self.nulls_are_absent:
+            table = table.flatten()
+            table = table.rename_columns([name.removeprefix("metrics.") for name in table.column_names])
         self._table = table
         self.names: list[str] = list(table.column_names)
         self._time = next((name for name in self.names if name.lower() in TIME_COLUMNS), None)
@@ -76,6 +81,10 @@ class Columns:
     def has_time(self) -> bool:
         """Whether there is a column of timestamps."""
         return self._time is not None
+
+    def described(self) -> str:
+        """The columns and their types, for messages."""
+        return ", ".join(f"{field.name} ({field.type})" for field in self._table.schema)
 
     def metrics(self, label_column: str | None = None) -> dict[str, str]:
         """Columns that hold numbers and are not known as something else, column → metric."""
@@ -120,12 +129,16 @@ class Columns:
             raise ValueError(f"{self.path}: column {name!r} holds no numbers: {error}") from error
         return np.asarray(pc.fill_null(column, float("nan")).to_numpy(), np.float64)
 
-    def strings(self, name: str, default: str) -> str | list[str]:
-        """A column as text, or ``default`` where there is no such column."""
+    def encoded(self, name: str, default: str) -> tuple[list[str], IntArray | None]:
+        """Distinct texts of a column and the index of each row's; no indices where all have ``default``."""
         if name not in self.names:
-            return default
-        values: list[str] = pc.fill_null(self._table[name].cast(pa.string()), default).to_pylist()
-        return values
+            return [default], None
+        encoded = self._dictionary(name, default)
+        return encoded.dictionary.to_pylist(), np.asarray(encoded.indices.to_numpy(), np.int32)
+
+    def _dictionary(self, name: str, default: str) -> Any:
+        column = pc.fill_null(self._table[name].cast(pa.string()), default)
+        return pa.concat_arrays(column.chunks).dictionary_encode()
 
     def kinds(self, name: str) -> ByteArray:
         """A column of labels as `AnomalyKind`: a truth value, a number, or the name of a kind."""
@@ -135,7 +148,7 @@ class Columns:
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
             numbers = np.nan_to_num(self.floats(name))
             return np.where(numbers != 0, np.uint8(AnomalyKind.UNSPECIFIED), np.uint8(0)).astype(np.uint8)
-        encoded = pc.fill_null(column.cast(pa.string()), "").combine_chunks().dictionary_encode()
+        encoded = self._dictionary(name, "")
         meanings = np.array([self._kind_of(text, name) for text in encoded.dictionary.to_pylist()], np.uint8)
         indices: npt.NDArray[np.int64] = np.asarray(encoded.indices.to_numpy(), np.int64)
         return np.asarray(meanings[indices], np.uint8)
