@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -22,6 +23,7 @@ from tidewarden.store.port import Store, WriteBatch
 from tidewarden.telemetry import Telemetry
 from tidewarden.topics import StreamTopics
 from tidewarden_services.api.app import create_app
+from tidewarden_services.api.documents import ANSWERS
 
 MINUTE = 60_000
 NOW = 1_700_000_040_000  # a full minute
@@ -347,6 +349,30 @@ def test_health_names_what_is_wrong(world: World, client: httpx.Client) -> None:
     assert answer.json()["checks"]["services.detect.x"]["detail"] == "no space left on device"
     world.telemetry.board.post("services", "detect.x", state="running")
     assert client.get("/api/health").status_code == 200
+
+
+def test_every_answer_has_the_shape_that_openapi_says(client: httpx.Client) -> None:
+    """Each endpoint's real answer decodes strictly into its documented type, and every endpoint is documented."""
+    schema = client.get("/openapi.json").json()
+    described = {(method, path) for path, operations in schema["paths"].items() for method in operations}
+    assert described - set(ANSWERS) == {("get", "/metrics"), ("get", "/api/v1/boom")}
+    assert set(ANSWERS) <= described
+    questions: dict[tuple[str, str], Any] = {
+        ("get", "/api/anomalies/{source}"): lambda: client.get("/api/anomalies/shop/eu"),
+        ("get", "/api/readings"): lambda: client.get("/api/readings", params=HOT._asdict()),
+        ("post", "/api/alert"): lambda: client.post("/api/alert", json=finding()),
+        ("post", "/api/alerts/{alert_id}/acknowledge"): lambda: client.post(
+            f"/api/alerts/{'d' * 16}/acknowledge", json={"by": "ann"}
+        ),
+    }
+    for (method, path), document in ANSWERS.items():
+        answer = questions.get((method, path), lambda path=path: client.get(path))()
+        assert answer.status_code in {200, 202}, path
+        msgspec.json.decode(answer.content, type=document)
+        refs = schema["paths"][path][method]["responses"]
+        assert refs["default"]["content"]["application/problem+json"]["schema"]["$ref"].endswith("/Problem")
+    for name in ("Anomaly", "Branch", "Columns", "Problem"):
+        assert name in schema["components"]["schemas"]
 
 
 def test_metrics_are_prometheus_text(client: httpx.Client) -> None:

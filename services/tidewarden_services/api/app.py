@@ -18,7 +18,7 @@ from tidewarden.resources import AnyResource
 from tidewarden.store.port import Store
 from tidewarden.telemetry import StatusBoard, Telemetry
 from tidewarden.topics import StreamTopics
-from tidewarden_services.api import problems
+from tidewarden_services.api import documents, problems
 from tidewarden_services.api.alerts import router as alert_routes
 from tidewarden_services.api.anomalies import router as anomaly_routes
 from tidewarden_services.api.context import ApiContext
@@ -79,6 +79,7 @@ def create_app(
     for router in (status_routes, anomaly_routes, alert_routes, reading_routes, rollup_routes, *extra_routers):
         app.include_router(router)
     app.add_api_websocket_route("/ws", _socket(live))
+    documents.describe(app)
     if page is not None:
         _serve_page(app, page)
     return app

@@ -81,7 +81,8 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("request failed", path=request.url.path, exc_info=error)
+    # Without the traceback: Starlette raises the error again, and the server logs it in full.
+    log.error("request failed", path=request.url.path, error=type(error).__name__)
     return problem(500, "an internal error; the server's log has the details", request.url.path)
 
 
