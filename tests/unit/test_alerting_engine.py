@@ -262,11 +262,21 @@ def test_a_slow_detector_does_not_let_an_alert_resolve_before_it_has_looked() ->
 
 
 def test_a_snapshot_of_something_else_is_refused_with_what_does_not_fit() -> None:
-    state = _engine(groupBy=["node"]).snapshot()
-    with pytest.raises(ValueError, match=r"groupBy is \['node'\], this engine's is \['tenant', 'cluster'\]"):
-        _engine().restore(state)
+    with pytest.raises(ValueError, match="stream is 'shop', this engine's is 'web': begin without it"):
+        AlertEngine(_policy(), "web").restore(_engine().snapshot())
     with pytest.raises(ValueError, match="not a snapshot of alerts"):
         _engine().restore(b"\xc1")
+
+
+def test_when_group_by_changes_the_old_alerts_end_and_what_lasts_makes_new_ones() -> None:
+    old, new, last = _engine(groupBy=["node"]), _engine(groupBy=["cluster"]), _engine(groupBy=["cluster"])
+    before = old.observe(_batch(_anomaly("a", 10), _anomaly("b", 11, node="n2"), until=12))
+    new.restore(old.snapshot())
+    last.restore(new.snapshot())  # killed before the first batch
+    alerts = last.observe(_batch(_anomaly("a", 10, at=15, revision=2), until=15))
+    assert [(a.state, a.id) for a in alerts[:2]] == [("resolved", a.id) for a in before]
+    assert [a.group for a in alerts] == [{"node": "n1"}, {"node": "n2"}, {"cluster": "eu"}]
+    assert alerts[2].state == "firing"
 
 
 # --- the same alerts however the input is cut -------------------------------------------------------

@@ -48,6 +48,13 @@ class Tenant(msgspec.Struct):
     next_due: int = NEVER
 
 
+class Retired(msgspec.Struct):
+    """An alert of a grouping that the policy no longer has; it is ended as soon as time goes on."""
+
+    life: Life
+    group_by: list[str]
+
+
 class State(msgspec.Struct):
     """A snapshot."""
 
@@ -56,6 +63,7 @@ class State(msgspec.Struct):
     policy: str
     group_by: list[str]
     tenants: dict[str, Tenant]
+    retired: list[Retired] = msgspec.field(default_factory=list)
 
 
 class AlertEngine:
@@ -68,6 +76,7 @@ class AlertEngine:
         self._calendar = Calendar(policy.spec.maintenance)
         self._group_by: list[str] = list(policy.spec.group_by)
         self._tenants: dict[str, Tenant] = {}
+        self._retired: list[Retired] = []
 
     def observe(self, batch: AnomalyBatch) -> list[Alert]:
         """Take a batch in; returns the new revisions of alerts, in the order in which they came to be."""
@@ -86,23 +95,37 @@ class AlertEngine:
 
     def snapshot(self) -> bytes:
         """All state, MessagePack with a version."""
-        state = State(SNAPSHOT_VERSION, self._stream, self._name, self._group_by, self._tenants)
+        state = State(SNAPSHOT_VERSION, self._stream, self._name, self._group_by, self._tenants, self._retired)
         return msgspec.msgpack.encode(state)
 
     def restore(self, state: bytes) -> None:
-        """Go on from a snapshot; ValueError says what does not fit."""
+        """Go on from a snapshot; ValueError says what does not fit.
+
+        Where the policy's groupBy has changed since, alerts of the old groups end with the next batch, and
+        what is still unusual makes new ones.
+        """
         try:
             found = msgspec.msgpack.decode(state, type=State)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise ValueError(f"not a snapshot of alerts: {error}") from error
-        expected = (SNAPSHOT_VERSION, self._stream, self._name, self._group_by)
-        given = (found.version, found.stream, found.policy, found.group_by)
-        for what, want, have in zip(("version", "stream", "policy", "groupBy"), expected, given, strict=True):
+        expected = (SNAPSHOT_VERSION, self._stream, self._name)
+        given = (found.version, found.stream, found.policy)
+        for what, want, have in zip(("version", "stream", "policy"), expected, given, strict=True):
             if want != have:
                 raise ValueError(f"the snapshot's {what} is {have!r}, this engine's is {want!r}: begin without it")
-        self._tenants = found.tenants
+        self._tenants, self._retired = found.tenants, found.retired
+        if found.group_by != self._group_by:
+            for tenant in self._tenants.values():
+                lives = [group.life for group in tenant.groups.values() if group.life.resolved_at is None]
+                self._retired += [Retired(life, found.group_by) for life in lives]
+                tenant.groups, tenant.next_due = {}, NEVER
 
     def _observe(self, batch: AnomalyBatch) -> Iterator[Alert]:
+        for retired in self._retired:
+            life = retired.life
+            life.resolved_at = life.updated_at = max(life.updated_at, life.last_end)
+            yield life.publish(self._stream, self._name, retired.group_by)
+        self._retired = []
         for anomaly in batch.anomalies:
             tenant = self._tenants.setdefault(anomaly.tenant, Tenant())
             at = max(anomaly.updated_at, anomaly.end)
