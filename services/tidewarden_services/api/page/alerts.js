@@ -35,10 +35,10 @@ export function alertLink(alert, now) {
   return seriesLink(path, rangeAround(alert.started_at, alert.resolved_at ?? Math.max(now ?? 0, alert.updated_at)));
 }
 
-function fold(label) {
+function fold(label, open) {
   const head = h("summary", null, label);
   const list = h("ul.list");
-  return { label, head, list, element: h("details.fold", { hidden: true }, head, list) };
+  return { label, head, list, element: h("details.fold", { hidden: true, open }, head, list) };
 }
 
 export class AlertList {
@@ -51,7 +51,7 @@ export class AlertList {
     this.errors = new Map(); // id → what went wrong
     this.empty = h("p.empty", { hidden: true });
     this.list = h("ul.list");
-    this.folds = { held: fold("Held back: over budget or in maintenance"), resolved: fold("Resolved") };
+    this.folds = { held: fold("Held back: over budget or in maintenance", false), resolved: fold("Resolved", true) };
     fill(container, this.empty, this.list, this.folds.held.element, this.folds.resolved.element);
   }
 

@@ -5,7 +5,7 @@ import { api } from "./api.js";
 import { loadPlotly } from "./chart.js";
 import { legend, severityFilters, tabs, themeButton } from "./controls.js";
 import { fill, h, segments, text } from "./dom.js";
-import { duration, rangeAround, seriesLink, seriesPath, time } from "./format.js";
+import { count, duration, rangeAround, seriesLink, seriesPath, time } from "./format.js";
 import { Numbers, showHealth } from "./health.js";
 import { HeatMap } from "./heatmap.js";
 import { RejectedDialog } from "./rejected.js";
@@ -17,8 +17,13 @@ import { drawVerdict, verdict } from "./verdict.js";
 const KEPT_ANOMALIES = 500;
 const KEPT_ALERTS = 300;
 const TREE_EVERY_MS = 5000;
-const WINDOWS = [["now", "now", "Colour by the present score"], ["1h", "1 h", "Colour by the highest anomaly of the last hour"], ["1d", "1 d", "Colour by the highest anomaly of the last day"]];
-const WINDOW_MS = { "1h": 3600e3, "1d": 86400e3 };
+const WINDOWS = [["now", "now", "Colour by the present score"], ["1h", "1 h", "Colour by the highest anomaly of the last hour"], ["6h", "6 h", "Colour by the highest anomaly of the last six hours"], ["1d", "1 d", "Colour by the highest anomaly of the last day"]];
+const WINDOW_MS = { "1h": 3600e3, "6h": 6 * 3600e3, "1d": 86400e3 };
+// A replay runs so fast that an incident of ten minutes is over in a blink. The map then shows what has
+// been within a window that takes an eye's ten seconds, unless a person chose another.
+const FAST_FROM_SPEED = 30;
+const GLANCE_MS = 10e3;
+const SPEED_OVER_MS = 4000;
 
 const $ = (id) => document.getElementById(id);
 
@@ -26,6 +31,10 @@ const state = {
   statistics: null, health: null, alerts: new Map(), anomalies: new Map(), loaded: false,
   connection: { state: "connecting" }, window: "now", needle: "", severities: new Set(["critical", "warning", "info"]), detector: "",
 };
+
+const paces = new Map(); // tenant → {now, at, speed}: where its time was a moment ago
+let chooseWindow = null;
+let loading = null;
 
 const rejected = new RejectedDialog($("rejected"));
 const showRejected = () => rejected.open();
@@ -86,7 +95,15 @@ function trim(items, limit, compare) {
   for (const item of [...items.values()].sort(compare).slice(limit)) items.delete(item.id);
 }
 
-async function load() {
+/** Everything from the server; a call while one is under way joins it. */
+function load() {
+  loading ||= loadAll().finally(() => {
+    loading = null;
+  });
+  return loading;
+}
+
+async function loadAll() {
   try {
     const [statistics, health, series, alerts, anomalies] = await Promise.all([
       api.statistics(), api.health(), api.series(), api.alerts({ limit: KEPT_ALERTS }), api.anomalies({ limit: KEPT_ANOMALIES }),
@@ -215,7 +232,7 @@ function draw() {
     drawDetectors();
   }
   drawFleetHead();
-  drawVerdict($("verdict"), verdict({ state, alerts, anomalies, nodes: map.nodes.length }));
+  drawVerdict($("verdict"), verdict({ state, alerts, anomalies, nodes: map.nodes.length, scored: map.nodes.filter((node) => node.score !== null).length }));
   drawConnection();
 }
 
@@ -239,8 +256,28 @@ function markMap(anomalies) {
 }
 
 function drawFleetHead() {
-  text($("fleet-asof"), map.nodes.length ? `${map.nodes.length} nodes, ${state.series ?? 0} series` : "");
+  const speed = replaySpeed();
+  if (speed >= FAST_FROM_SPEED && !state.windowChosen) {
+    state.window = Object.keys(WINDOW_MS).find((id) => WINDOW_MS[id] >= speed * GLANCE_MS) ?? "1d";
+    chooseWindow(state.window);
+  }
+  const size = map.nodes.length ? `${map.nodes.length} nodes, ${state.series ?? 0} series` : "";
+  text($("fleet-asof"), speed >= FAST_FROM_SPEED ? `${size} · replay, ${count(Number(speed.toPrecision(2)))} × real time` : size);
   if (map.nodes.length === 0 && state.loaded) fill($("heatmap"), welcome());
+}
+
+/** How fast the slowest moving tenant's time runs against the clock; 0 while none moves. */
+function replaySpeed() {
+  const now = Date.now();
+  let slowest = Infinity;
+  for (const [tenant, at] of map.times) {
+    const mark = paces.get(tenant);
+    if (!mark) paces.set(tenant, { now, at, speed: 0 });
+    else if (now - mark.now >= SPEED_OVER_MS) paces.set(tenant, { now, at, speed: (at - mark.at) / (now - mark.now) });
+    const { speed } = paces.get(tenant);
+    if (speed > 0 && speed < slowest) slowest = speed;
+  }
+  return Number.isFinite(slowest) ? slowest : 0;
 }
 
 function welcome() {
@@ -286,7 +323,7 @@ function drawConnection() {
 
 // --- controls ----------------------------------------------------------------------------------------
 
-function onRoute(route) {
+function onRoute(route, { first }) {
   const series = route.view === "series";
   $("fleet").hidden = series;
   $("health").hidden = series;
@@ -297,7 +334,7 @@ function onRoute(route) {
     chart.open(route);
     const top = $("series").getBoundingClientRect().top;
     if (top < 0 || top > innerHeight / 2) $("series").scrollIntoView();
-    if (lostFocus) $("back").focus({ preventScroll: true });
+    if (lostFocus && !first) $("back").focus({ preventScroll: true });
   } else {
     chart.close();
     if (from && document.activeElement === document.body) map.focus(from);
@@ -309,8 +346,9 @@ function start() {
   severityFilters($("severities"), state.severities, draw);
   themeButton($("theme"));
   legend($("legend"));
-  segments($("fleet-window"), WINDOWS, state.window, (id) => {
+  chooseWindow = segments($("fleet-window"), WINDOWS, state.window, (id) => {
     state.window = id;
+    state.windowChosen = true;
     draw();
   });
   $("filter").addEventListener("input", (event) => {

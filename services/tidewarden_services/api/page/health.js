@@ -25,7 +25,7 @@ export class Numbers {
       figure("readings", "readings", "Readings accepted since the start"),
       this.rejected,
       figure("late", "late", "Readings older than the newest one of their series: scored, not learned from"),
-      figure("missing", "missing", "Readings that should have come and did not"),
+      figure("gaps", "gaps", "Stretches in which an expected reading did not come"),
       figure("lag", "backlog", "Records on the bus that a service has not yet read"),
       figure("latency", "latency p99", "From a reading's arrival to its score: 99 % are faster"),
       figure("anomalies", "anomalies", "Anomalies found since the start; open ones in brackets"));
@@ -40,9 +40,7 @@ export class Numbers {
     set("rejected", count(s.rejected));
     this.rejected.dataset.some = s.rejected > 0;
     set("late", count(s.late));
-    const missing = s.missing ?? (s.detectors?.some((d) => d.missing !== undefined) ? sum(s.detectors, "missing") : null);
-    this.figures.missing.closest(".figure").hidden = missing === null;
-    set("missing", count(missing));
+    set("gaps", count(sum(s.sources, "gaps")));
     set("lag", count(s.lag_records));
     const p99 = s.latency_ms?.p99;
     set("latency", p99 === null || p99 === undefined ? "–" : p99 < 10 ? `${p99.toFixed(1)} ms` : p99 < 2000 ? `${Math.round(p99)} ms` : `${(p99 / 1000).toFixed(1)} s`);
@@ -91,13 +89,13 @@ function sources(list, onRejected) {
         ? h("button.link", { type: "button", onclick: () => onRejected(), title: reasons(s.rejected_by_reason) }, count(s.rejected))
         : "0"),
       number("late", count(s.late)),
-      number("behind", behind(s.lag_s)))));
+      number("behind", behind(s)))));
 }
 
-function behind(lag_s) {
+function behind({ lag_s, kind: source }) {
   if (lag_s === null || lag_s === undefined) return "–";
   // Old data is played on purpose; its distance from the clock says nothing about health.
-  if (Math.abs(lag_s) > 86400) return h("span.muted", { title: `newest timestamp is ${duration(1000 * lag_s)} old` }, "replay");
+  if (source === "simulation" || source === "file" || Math.abs(lag_s) > 86400) return h("span.muted", { title: `newest timestamp is ${duration(1000 * lag_s)} old` }, "replay");
   return duration(1000 * lag_s);
 }
 
@@ -123,8 +121,14 @@ function detectors(list) {
       cell("model", d.model || "–"),
       cell("state", progress(d)),
       number("series", count(d.series)),
-      number("threshold", d.threshold === null || d.threshold === undefined ? "–" : score(d.threshold)),
+      number("threshold", threshold(d)),
       number("memory", bytes(d.state_bytes)))));
+}
+
+/** A fixed threshold, or the budget of false alarms from which the detector finds its own. */
+function threshold(d) {
+  if (d.threshold !== null && d.threshold !== undefined) return score(d.threshold);
+  return d.budget_per_day ? h("span", { title: "Budget of false alarms; the threshold follows from it" }, `${d.budget_per_day} / day`) : "–";
 }
 
 function bytes(n) {

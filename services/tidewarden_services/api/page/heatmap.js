@@ -235,7 +235,7 @@ export class HeatMap {
       return cell;
     });
     const longest = Math.max(...nodes.map((node) => node.node.length));
-    const width = `${Math.min(190, Math.max(64, 7 * longest + 22))}px`;
+    const width = `${Math.min(200, Math.max(64, 7 * longest + (longest > 4 ? 46 : 22)))}px`; // name and score side by side
     return h("div.cluster", { role: "group", "aria-label": `cluster ${cluster}, ${nodes.length} nodes` },
       h("h4", null, h("span", { title: `cluster ${cluster}` }, cluster), this.#pill(`${tenant}/${cluster}`)),
       h("div.cells", { style: { "--cell": width } }, cells));

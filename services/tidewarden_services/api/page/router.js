@@ -31,7 +31,6 @@ function number(text) {
 }
 
 export function start(onRoute) {
-  const go = () => onRoute(parse(location.hash));
-  window.addEventListener("hashchange", go);
-  go();
+  window.addEventListener("hashchange", () => onRoute(parse(location.hash), { first: false }));
+  onRoute(parse(location.hash), { first: true });
 }

@@ -114,6 +114,8 @@ export class SeriesView {
   refreshScores() {
     if (!this.key || !this.names) return;
     const scores = new Map((this.facts.node(this.key)?.metrics || []).map((m) => [m.metric, m.score]));
+    const own = this.columns.anomaly_score.findLast((s) => s !== null && s !== undefined);
+    if (own !== undefined && this.following) scores.set(this.key.metric, own); // fresher than the tree's
     const items = [...new Set(this.names)].map((name) => ({ id: name, name, score: scores.get(name) ?? null, version: `${scores.get(name)}|${name === this.key.metric}` }));
     keyed(this.siblings, items, ({ name, score }) =>
       h("a", { href: seriesLink(seriesPath({ ...this.key, metric: name })), "aria-current": name === this.key.metric ? "page" : null }, name, pill(score)));
@@ -160,12 +162,15 @@ export class SeriesView {
   }
 
   async #guard(work, signal) {
+    this.underWay = (this.underWay || 0) + 1;
     try {
       return await work();
     } catch (error) {
       if (signal?.aborted || error.name === "AbortError") return null;
       this.#say(`The readings could not be loaded: ${error.message}`);
       return null;
+    } finally {
+      this.underWay -= 1;
     }
   }
 
@@ -239,7 +244,7 @@ export class SeriesView {
 
   /** Load again what is in view, as after a lost connection. */
   refresh() {
-    if (!this.key) return;
+    if (!this.key || this.underWay) return;
     if (this.following) this.#follow(this.following);
     else if (this.view) this.#load(this.view.from, this.view.to);
   }
@@ -259,6 +264,7 @@ export class SeriesView {
     const fresh = columns.timestamp.length > 0;
     if (!fresh) this.#say("There is no reading in this range. Choose “all” to see when the series had some.");
     this.#describe(inView);
+    this.refreshScores();
     if (!fresh) return;
     const path = this.path;
     try {

@@ -22,10 +22,11 @@ export function drawVerdict(box, facts) {
 }
 
 /**
- * The facts of that sentence. state: statistics, health, loaded, failure; nodes: how many there are.
+ * The facts of that sentence. state: statistics, health, loaded, failure; nodes: how many there are;
+ * scored: how many of them have a score.
  * Returns {severity, headline, detail, why, link, count}.
  */
-export function verdict({ state, alerts, anomalies, nodes }) {
+export function verdict({ state, alerts, anomalies, nodes, scored }) {
   if (!state.loaded) {
     return { severity: "unknown", headline: state.failure ? "Nothing is known yet." : "Asking the server what it knows…", detail: state.failure ?? "" };
   }
@@ -35,7 +36,7 @@ export function verdict({ state, alerts, anomalies, nodes }) {
     const [worst] = firing;
     const waiting = firing.filter((a) => !a.acknowledged).length;
     const headline = `${firing.length} ${firing.length === 1 ? "alert" : "alerts"} firing${waiting === firing.length ? "" : `, ${waiting} not acknowledged`}.`;
-    return { severity: worst.severity, count: waiting, headline, detail: `Worst: ${worst.title}`, why: worst.summary.slice(0, 220), link: alertLink(worst, null) };
+    return { severity: worst.severity, count: waiting, headline, detail: `Worst: ${worst.title}`, why: worst.summary.split("\n")[0], link: alertLink(worst, null) };
   }
   if (failing.length) {
     return { severity: "warning", headline: "Tidewarden itself is degraded.", detail: failing.map(([name, check]) => `${name}: ${check.detail}`).join(" · ") };
@@ -49,8 +50,18 @@ export function verdict({ state, alerts, anomalies, nodes }) {
       detail: `Most unusual: ${worst.node} ${worst.metric}, ${kind(worst.kind)}, score ${score(worst.peak_score)}`, link: seriesLink(seriesPath(worst)),
     };
   }
-  const learning = (state.statistics?.detectors || []).filter((d) => d.learning > 0 && !d.ready);
-  const all = state.statistics?.detectors?.length;
-  if (all && learning.length === all) return { severity: "unknown", headline: "Learning what is normal.", detail: learning[0].message ?? "" };
-  return { severity: "calm", headline: "All calm.", detail: `${nodes} nodes as expected${learning.length ? `; ${learning.map((d) => d.name).join(", ")} still learning` : ""}.` };
+  return quiet({ detectors: state.statistics?.detectors || [], nodes, scored });
+}
+
+/** Nothing is wrong, as far as anybody can tell yet. */
+function quiet({ detectors, nodes, scored }) {
+  if (detectors.length === 0) {
+    return { severity: "unknown", headline: "Nothing is scored.", detail: "No detector is running: add an AnomalyDetector resource." };
+  }
+  if (scored === 0) {
+    const [first] = detectors.filter((d) => d.series > 0);
+    return { severity: "unknown", headline: "Learning what is normal.", detail: first ? `${first.name}: ${first.message}` : "Readings arrive; the detectors are starting." };
+  }
+  const rest = nodes - scored;
+  return { severity: "calm", headline: "All calm.", detail: rest ? `${scored} nodes as expected, ${rest} still learning.` : `${nodes} nodes as expected.` };
 }
