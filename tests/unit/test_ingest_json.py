@@ -147,3 +147,19 @@ def test_an_envelope_with_a_literal_nan_is_still_an_envelope() -> None:
     assert parse_body(body, c) == 1
     assert [item.reason for item in c.refused] == ["not_finite"]
     assert list(c.value) == [2.0]
+
+
+def test_a_row_of_many_bad_cells_is_kept_once() -> None:
+    c = columns()
+    metrics = {f"m{number}": "x" for number in range(1000)}
+    parse_body(
+        json.dumps({"tenant": "shop", "cluster": "c", "node": "n", "timestamp": 1, "metrics": metrics}).encode(), c
+    )
+    assert len(c.refused) == 1000
+    assert [item.raw is not None for item in c.refused] == [True] + [False] * 999
+
+
+@pytest.mark.parametrize("body", [b"[" + b"0," * 100_000 + b"0]", b"[" + b"         0," * 100_000 + b"NaN]"])
+def test_a_long_list_of_no_readings_is_refused_as_one(body: bytes) -> None:
+    with pytest.raises(Refusal, match="too short to be readings"):
+        parse_body(body, columns())

@@ -96,7 +96,12 @@ class Columns:
         self.row.append(row)
 
     def refuse(self, row: int, refusal: Refusal, raw: str | None) -> None:
-        """Something in ``row`` that did not become a reading; ``raw`` is the row as it came."""
+        """Something in ``row`` that did not become a reading; ``raw`` is the row as it came.
+
+        Only the first refusal of a row keeps ``raw``: a row of 10,000 bad cells would otherwise be kept 10,000 times.
+        """
+        if self.refused_rows and self.refused_rows[-1] == row:
+            raw = None
         self.refused.append(Refused(refusal.reason, refusal.detail, self.origin(row), raw, refusal.fields))
         self.refused_rows.append(row)
 

@@ -25,12 +25,12 @@ from tidewarden.resources import MetricStream
 from tidewarden.resources.metricstream import Source as SourceSpec
 from tidewarden.sources import Batch, Refused
 from tidewarden_services.ingest.reasons import LATE_CODE, REFUSED, TOO_LARGE
+from tidewarden_services.ingest.sources.arrow import ArrowDecoder
 from tidewarden_services.ingest.sources.columns import Columns, Refusal, SeriesIndex, escaped
 from tidewarden_services.ingest.sources.inbox import Answer, Inbox, Push, RowError, UnavailableError
 from tidewarden_services.ingest.sources.json_readings import parse_body
 from tidewarden_services.ingest.sources.remote_write import RemoteWriteDecoder
 from tidewarden_services.ingest.sources.requests import (
-    ArrowDecoder,
     RequestProblem,
     media_type_of,
     problem,
@@ -104,7 +104,7 @@ class HttpSource:
         self._clock = clock
         tenants = stream.spec.tenants
         self._remote_write = RemoteWriteDecoder(tenants[0] if len(tenants) == 1 else "", self._max_bytes)
-        self._arrow = ArrowDecoder()
+        self._arrow = ArrowDecoder(self._max_bytes)
         self._inbox = Inbox()
         self._open: list[Push] = []
         self._yielded = 0

@@ -40,6 +40,12 @@ class _Envelope(msgspec.Struct):
     readings: Raw | UnsetType = UNSET
 
 
+# No reading is shorter than 75 bytes. A list of much shorter things is none of readings, and must not become
+# millions of refusals in memory: it is refused as one.
+_SHORTEST_ITEM_BYTES = 6  # a metric with its value, in an object of many
+_SHORTEST_ELEMENT_BYTES = 40
+_FEW = 1_000
+
 _MANY = msgspec.json.Decoder(list[JsonReading])
 _LINE = msgspec.json.Decoder(JsonReading)
 _RAWS = msgspec.json.Decoder(list[Raw])
@@ -63,6 +69,8 @@ def parse_body(body: bytes, columns: Columns, *, lines: bool = False) -> int:
             return len(found)
     if text[:1] == b"{":
         text = _unpacked(text)
+    if text.count(b",") > _FEW + len(text) // _SHORTEST_ITEM_BYTES:
+        raise _no_readings(text.count(b","))
     try:
         readings = _MANY.decode(text)
     except _UNREADABLE:
@@ -106,6 +114,8 @@ def _parse_one_by_one(text: bytes, columns: Columns) -> int:
         elements = _RAWS.decode(text)
     except _UNREADABLE:
         return _parse_loosely(text, columns)
+    if len(elements) > _FEW + len(text) // _SHORTEST_ELEMENT_BYTES:
+        raise _no_readings(len(elements))
     for row, element in enumerate(elements):
         _parse_element(element, columns, row)
     return len(elements)
@@ -121,6 +131,8 @@ def _parse_loosely(text: bytes, columns: Columns) -> int:
         raise Refusal(WRONG_TYPE, f"the body is {_kind(document)}: send an object or a list of them")
     if len(document) == 1 and isinstance(document[0], dict) and isinstance(document[0].get("readings"), list):
         document = document[0]["readings"]
+    if len(document) > _FEW + len(text) // _SHORTEST_ELEMENT_BYTES:
+        raise _no_readings(len(document))
     for row, element in enumerate(document):
         _take_loosely(element, columns, row, json.dumps(element, ensure_ascii=False))
     return len(document)
@@ -242,6 +254,10 @@ def _timestamp(timestamp: object) -> int:
         return timestamp_ms(timestamp)
     except ValueError as error:
         raise Refusal(WRONG_TYPE, str(error)) from None
+
+
+def _no_readings(items: int) -> Refusal:
+    return Refusal(MALFORMED, f"the body lists {items} things too short to be readings: send objects with all fields")
 
 
 def _incomplete() -> Refusal:

@@ -22,6 +22,8 @@ from tidewarden_services.ingest.sources.times import LAST_MS
 
 REMEMBERED_LABEL_SETS = 100_000  # about 50 MB at 500 bytes each; then the cache starts anew
 
+MAX_SERIES = 500_000  # in one request; Prometheus sends 2,000 samples at once unless told otherwise
+
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "tidewarden.prometheus"
 _MESSAGES: dict[str, list[tuple[str, int, int, bool, str]]] = {
@@ -77,6 +79,12 @@ class RemoteWriteDecoder:
             request.ParseFromString(self._decompressed(body))
         except message.DecodeError as error:
             raise Refusal(MALFORMED, f"this is no remote-write protobuf ({error}): send version 1.0") from None
+        if len(request.timeseries) > MAX_SERIES:
+            raise Refusal(
+                TOO_LARGE,
+                f"the request has {len(request.timeseries)} series, {MAX_SERIES} are allowed: "
+                "lower max_samples_per_send",
+            )
         tenant = tenant or self._default_tenant
         for row, series in enumerate(request.timeseries):
             self._take(series, columns, row, tenant)

@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 import msgspec
-import numpy as np
-import pyarrow as pa
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tidewarden_services.ingest.reasons import MALFORMED, MISSING_FIELD, TOO_LARGE
-from tidewarden_services.ingest.sources.columns import Columns, Refusal
+from tidewarden_services.ingest.reasons import MALFORMED, TOO_LARGE
+from tidewarden_services.ingest.sources.columns import Refusal
 from tidewarden_services.ingest.sources.inbox import Answer
-from tidewarden_services.ingest.sources.tabular import Layout, UnfitError, take_batch, take_row
 
 GZIP = 16 + zlib.MAX_WBITS  # zlib's way of saying: a gzip header, not a zlib one
 
@@ -86,47 +83,6 @@ def unpacked(body: bytes, encoding: str, max_bytes: int) -> bytes:
     if not unzip.eof:
         raise Refusal(MALFORMED, "the gzip data ends too early: send it whole")
     return plain
-
-
-class ArrowDecoder:
-    """Arrow IPC, stream or file, with the columns of a long or a wide table."""
-
-    def parse(self, body: bytes, columns: Columns) -> int:
-        """Parse one body; rows count over all of its batches, and their number is returned."""
-        rows = 0
-        try:
-            reader = pa.ipc.open_file(body) if body[:6] == b"ARROW1" else pa.ipc.open_stream(body)
-            table = reader.read_all()
-            layout = _layout(table.column_names)
-            for batch in table.to_batches():
-                self._take(batch, layout, columns, rows)
-                rows += len(batch)
-        except (pa.ArrowException, OSError, EOFError) as error:
-            raise Refusal(MALFORMED, f"this is no Arrow IPC stream or file ({error})") from None
-        return rows
-
-    def _take(self, batch: pa.RecordBatch, layout: Layout, columns: Columns, first_row: int) -> None:
-        try:
-            frame, rows = take_batch(batch, layout, columns.index)
-        except UnfitError:
-            for number, row in enumerate(batch.to_pylist(), first_row):
-                take_row(row, layout, columns, number, str(row))
-            return
-        columns.series.frombytes(np.ascontiguousarray(frame.series, np.int32).tobytes())
-        columns.timestamp.frombytes(np.ascontiguousarray(frame.timestamp, np.int64).tobytes())
-        columns.value.frombytes(np.ascontiguousarray(frame.value, np.float64).tobytes())
-        columns.row.frombytes((rows + first_row).astype(np.int32).tobytes())
-
-
-def _layout(names: list[str]) -> Layout:
-    try:
-        # Truth has no business in what producers push: a detector must never be one column away from it.
-        layout = Layout.of(names, {"tenant": "", "cluster": "", "node": ""})
-    except ValueError as error:
-        raise Refusal(MISSING_FIELD, str(error)) from None
-    return Layout(
-        layout.timestamp, layout.metrics, layout.metric, layout.value, layout.places, layout.defaults, None, None
-    )
 
 
 def _too_large(size: str, max_bytes: int) -> Refusal:

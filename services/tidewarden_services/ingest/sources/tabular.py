@@ -144,7 +144,8 @@ def _times(column: pa.Array) -> TimeArray:
     if column.null_count:
         raise ValueError("a timestamp is missing")
     if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        places: IntArray = column.indices.to_numpy(zero_copy_only=False)
+        return _times(column.dictionary)[places]
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = _times_of_text(pc.utf8_trim_whitespace(column))
     if pa.types.is_date(column.type):
