@@ -115,6 +115,10 @@ WRONG = {
         _policy("maintenance: [{rrule: FREQ=DAILY;COUNT=3, duration: 1h}]"),
         (6, "spec.maintenance[0].rrule: 'FREQ=DAILY;COUNT=3' has COUNT but no DTSTART"),
     ),
+    "every_second": (
+        _policy("maintenance: [{rrule: FREQ=SECONDLY, duration: 1h}]"),
+        (6, "spec.maintenance[0].rrule: 'FREQ=SECONDLY' begins every few seconds", "use MINUTELY"),
+    ),
     "bad_zone": (
         _policy("maintenance: [{rrule: FREQ=DAILY, timezone: Berlin, duration: 1h}]"),
         (6, "spec.maintenance[0].timezone: 'Berlin' is not an IANA time zone, e.g. Europe/Berlin"),

@@ -74,6 +74,8 @@ class Maintenance(Model):
             raise ValueError(
                 f"{rule!r} is not an RFC 5545 recurrence rule ({error}), e.g. FREQ=DAILY;BYHOUR=2;BYMINUTE=0;BYSECOND=0"
             ) from None
+        if "SECONDLY" in rule.upper():
+            raise ValueError(f"{rule!r} begins every few seconds, but a window lasts a minute at least: use MINUTELY")
         if "COUNT" in rule.upper() and "DTSTART" not in rule.upper():
             raise ValueError(f"{rule!r} has COUNT but no DTSTART: write DTSTART:20250101T020000\\nRRULE:… or use UNTIL")
         return rule
@@ -99,7 +101,12 @@ class AlertPolicySpec(Model):
     min_severity: Literal["info", "warning", "critical"] = Field(
         "warning", description="Milder anomalies make no alert: warning is a score from 0.6, critical from 0.9."
     )
-    wait: Duration = Field(0, ge=0, description="How long an anomaly must last before its alert fires.")
+    wait: Duration = Field(
+        0,
+        ge=0,
+        description="How long an anomaly must be open before its alert fires; it stays open until its detector has "
+        "seen `alerting.quiet` calm readings.",
+    )
     resolve_after: Duration = Field(300_000, ge=0, description="Calm time after which an alert resolves.")
     repeat_after: Duration = Field(
         14_400_000,
