@@ -32,7 +32,7 @@ def packed(data: pa.Table, compression: str | None = None, *, as_file: bool = Fa
     sink = pa.BufferOutputStream()
     new = pa.ipc.new_file if as_file else pa.ipc.new_stream
     with new(sink, data.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
-        writer.write_table(data, max_chunksize=20)
+        writer.write_table(data, max_chunksize=20 if len(data) < 1000 else None)
     return sink.getvalue().to_pybytes()
 
 
