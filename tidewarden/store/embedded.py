@@ -6,7 +6,10 @@ the middle of it has written nothing of it and reads the same records again.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +37,7 @@ class EmbeddedStore:
     Args:
         path: The file, made with its folder if missing; None keeps everything in memory.
         threads: DuckDB's worker threads. Two: the detectors want the cores more than the archive does.
-        memory_mb: DuckDB's memory limit; beyond it, it spills beside the file.
+        memory_mb: DuckDB's memory limit; beyond it, it spills beside the file, or into a temporary folder.
 
     Raises:
         StoreError: The file is held by another process, or was written by a newer version.
@@ -55,7 +58,12 @@ class EmbeddedStore:
     def _open(self, threads: int, memory_mb: int) -> Any:
         # WAL 256 MB: a checkpoint rewrites the open row groups, so it should be rare; replaying 256 MB
         # after a crash takes about a second.
-        config = {"threads": threads, "memory_limit": f"{memory_mb}MB", "checkpoint_threshold": "256MB"}
+        config: dict[str, Any] = {
+            "threads": threads, "memory_limit": f"{memory_mb}MB", "checkpoint_threshold": "256MB"
+        }  # fmt: skip
+        if self.path is None:  # DuckDB would spill into a folder .tmp wherever the process was started
+            config["temp_directory"] = tempfile.mkdtemp(prefix="tidewarden-")
+            weakref.finalize(self, shutil.rmtree, config["temp_directory"], ignore_errors=True)
         try:
             return duckdb.connect(":memory:" if self.path is None else str(self.path), config=config)
         except duckdb.IOException as error:
