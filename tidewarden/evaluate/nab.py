@@ -338,7 +338,8 @@ def read_corpus(folder: Path) -> list[CorpusFile]:
     windows: Mapping[str, list[tuple[int, int]]] = parse_windows(found[0].read_bytes())
     files = []
     for name in sorted(windows):
-        places = [path for path in (folder / "data" / name, folder / name) if path.exists()]
+        likely = (folder / "data" / name, folder / name, folder / f"{name}.gz")
+        places = [path for path in likely if path.exists()]
         if not places:
             continue  # a part of the corpus is fine: its windows are then no part of it either
         table = csv.read_csv(places[0])

@@ -35,7 +35,10 @@ def windows_of(windows: dict[str, list[tuple[int, int]]], path: Path) -> list[tu
 
 
 def score_corpus_folder(folder: Path, spec: AnomalyDetectorSpec) -> list[NabFile]:
-    """Score each file that ``labels/combined_windows.json`` names and that is there under ``data/``."""
+    """Score each file that ``labels/combined_windows.json`` names and that is there.
+
+    Windows and data may also lie in the folder itself, and the data may be gzipped.
+    """
     listed = (folder / "labels/combined_windows.json", folder / "combined_windows.json")
     found = [path for path in listed if path.exists()]
     if not found:
@@ -43,7 +46,8 @@ def score_corpus_folder(folder: Path, spec: AnomalyDetectorSpec) -> list[NabFile
     files = []
     windows = load_windows(found[0])
     for name in sorted(windows):
-        places = [path for path in (folder / "data" / name, folder / name) if path.exists()]
+        likely = (folder / "data" / name, folder / name, folder / f"{name}.gz")
+        places = [path for path in likely if path.exists()]
         if not places:
             continue  # a part of the corpus is fine: its windows are then no part of it either
         readings = read_readings(places[0])
