@@ -23,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tidewarden.events import Anomaly, AnomalyKind, severity_of, stable_id
-from tidewarden.frames import IntArray, ScoreFrame, SeriesKey, SeriesTable
+from tidewarden.frames import FloatArray, IntArray, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.models.contract import State
 from tidewarden.scoring import kinds
 from tidewarden.scoring.explanation import Story, explain
+from tidewarden.scoring.growth import NameOrder, with_room
 from tidewarden.scoring.runs import RUN, blank_runs, follow
 
 _FIELDS = RUN.names or ()
@@ -67,12 +68,11 @@ class AnomalyTracker:
         self._quiet = quiet
         self._interval_ms = interval_ms
         self._season_ms = season_ms
+        self._n_series = 0
         self._runs = blank_runs(0)
-        self._tally = np.zeros((0, kinds.TALLY_COLUMNS))
-        self._live = np.zeros((0, kinds.TALLY_COLUMNS))
-        self._siblings = np.zeros(0, np.int32)
-        self._first_sibling = np.zeros(1, np.int32)
-        self._node_of = np.zeros(0, np.int32)
+        self._tally = _blank_tally(0)
+        self._live = _blank_tally(0)
+        self._siblings = NameOrder()
         self._events = np.zeros(_EVENTS_AT_ONCE, RUN)
         self._event_series = np.zeros(_EVENTS_AT_ONCE, np.int32)
 
@@ -83,17 +83,16 @@ class AnomalyTracker:
 
     def resize(self, n_series: int) -> None:
         """Make room for series ids below ``n_series``; known series keep their state."""
-        have = len(self._runs)
-        if n_series <= have:
+        if n_series <= self._n_series:
             return
         if n_series > len(self._table):
             raise ValueError(f"n_series is {n_series}, but the table knows {len(self._table)} series: add them first")
-        more = n_series - have
-        self._runs = np.concatenate([self._runs, blank_runs(more)])
-        self._tally = np.concatenate([self._tally, np.zeros((more, kinds.TALLY_COLUMNS))])
-        self._live = np.concatenate([self._live, np.zeros((more, kinds.TALLY_COLUMNS))])
-        self._node_of = self._table.node_of[:n_series].copy()
-        self._siblings, self._first_sibling = siblings_by_node(self._table, n_series)
+        self._runs = with_room(self._runs, n_series, blank_runs)
+        self._tally = with_room(self._tally, n_series, _blank_tally)
+        self._live = with_room(self._live, n_series, _blank_tally)
+        for series in range(self._n_series, n_series):
+            self._siblings.add(int(self._table.node_of[series]), series, self._table[series].metric)
+        self._n_series = n_series
 
     def observe(self, scores: ScoreFrame) -> list[Anomaly]:
         """Take scores in, in arrival order, and return the anomalies that opened, changed or closed.
@@ -110,7 +109,7 @@ class AnomalyTracker:
             row, n_events = follow(
                 row, scores.series, scores.timestamp, scores.value, scores.anomaly_score, scores.p_value,
                 scores.expected, scores.lower, scores.upper, scores.flags, scores.kind,
-                self._runs, self._tally, self._live, self._node_of, self._siblings, self._first_sibling,
+                self._runs, self._tally, self._live, self._table.node_of, self._siblings.first, self._siblings.after,
                 self._events, self._event_series, self._quiet, self._season_ms,
             )  # fmt: skip
             events = zip(self._events[:n_events].tolist(), self._event_series[:n_events].tolist(), strict=True)
@@ -171,8 +170,9 @@ class AnomalyTracker:
 
         Whoever writes it down writes the keys of the series beside it.
         """
-        state: State = {name: self._runs[name].copy() for name in _FIELDS}
-        return {**state, "tally": self._tally.copy(), "live": self._live.copy()}
+        n = self._n_series
+        state: State = {name: self._runs[name][:n].copy() for name in _FIELDS}
+        return {**state, "tally": self._tally[:n].copy(), "live": self._live[:n].copy()}
 
     def restore(self, state: State, rows: IntArray | npt.NDArray[np.intp] | Sequence[int]) -> None:
         """Go on from a snapshot; what was known before is forgotten.
@@ -191,7 +191,8 @@ class AnomalyTracker:
             found = state[name].shape if name in state else None
             if found != shape:
                 raise ValueError(f"snapshot of anomalies: {name} has shape {found}, expected {shape}: discard it")
-        self._runs, self._tally, self._live = blank_runs(0), self._tally[:0], self._live[:0]
+        self._n_series, self._siblings = 0, NameOrder()
+        self._runs, self._tally, self._live = blank_runs(0), _blank_tally(0), _blank_tally(0)
         if len(at) == 0:
             return
         self.resize(int(at.max()) + 1)
@@ -201,16 +202,8 @@ class AnomalyTracker:
         self._live[at] = state["live"]
 
 
-def siblings_by_node(table: SeriesTable, n_series: int) -> tuple[IntArray, IntArray]:
-    """Series ids grouped by node: node k has ``ids[first[k]:first[k + 1]]``, ordered by metric.
-
-    By name and not by id, so that sums over siblings add up in the same order in every process.
-    """
-    node_of = table.node_of[:n_series]
-    metrics = np.array([key.metric for key in table.keys[:n_series]])
-    order = np.lexsort((metrics, node_of)).astype(np.int32)
-    counts = np.bincount(node_of, minlength=1)
-    return order, np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+def _blank_tally(n: int) -> FloatArray:
+    return np.zeros((n, kinds.TALLY_COLUMNS))
 
 
 def _known(number: float) -> float | None:

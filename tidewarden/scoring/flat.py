@@ -22,6 +22,7 @@ from numba import njit
 
 from tidewarden.frames import BoolArray, FloatArray, IntArray
 from tidewarden.models.contract import State
+from tidewarden.scoring.growth import with_room
 
 MIN_RATE = 0.15  # six repeats are then as rare as 1 in 88,000, a score of 0.82
 MIN_READINGS = 60
@@ -52,12 +53,13 @@ class FlatLine:
     state_bytes_per_series = _STATE.itemsize
 
     def __init__(self) -> None:
+        self._n_series = 0
         self._state = _blank(0)
 
     def resize(self, n_series: int) -> None:
         """Make room for series ids below ``n_series``; known series keep their state."""
-        if n_series > len(self._state):
-            self._state = np.concatenate([self._state, _blank(n_series - len(self._state))])
+        self._n_series = max(n_series, self._n_series)
+        self._state = with_room(self._state, n_series, _blank)
 
     def observe(self, series: IntArray, value: FloatArray, learn: BoolArray) -> FloatArray:
         """The p-value of each reading, in arrival order: how rare so many repeats are in this series.
@@ -78,7 +80,7 @@ class FlatLine:
 
     def snapshot(self) -> State:
         """The whole state: plain arrays (copies) whose first axis is the series, in the order of their ids."""
-        return {name: self._state[name].copy() for name in _STATE.names or ()}
+        return {name: self._state[name][: self._n_series].copy() for name in _STATE.names or ()}
 
     def restore(self, state: State, rows: IntArray | npt.NDArray[np.intp] | Sequence[int]) -> None:
         """Go on from a snapshot; ``rows[i]`` is the id that its series number i has now.
@@ -91,7 +93,8 @@ class FlatLine:
             found = state[name].shape if name in state else None
             if found != (len(at),):
                 raise ValueError(f"snapshot of flat lines: {name} has shape {found}, expected {(len(at),)}: discard it")
-        self._state = _blank(int(at.max()) + 1 if len(at) else 0)
+        self._n_series = int(at.max()) + 1 if len(at) else 0
+        self._state = _blank(self._n_series)
         for name in _STATE.names or ():
             self._state[name][at] = state[name]
 

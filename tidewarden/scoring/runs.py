@@ -110,8 +110,8 @@ def follow(
     tally: FloatArray,
     live: FloatArray,
     node_of: IntArray,
-    siblings: IntArray,
-    first_sibling: IntArray,
+    first_of_node: IntArray,
+    next_sibling: IntArray,
     events: npt.NDArray[Any],
     event_series: IntArray,
     quiet: int,
@@ -159,9 +159,9 @@ def follow(
                 if above:
                     run.count += 1
                     if score[i] > run.peak_score or (score[i] == run.peak_score and p_value[i] < run.peak_p):
-                        first, last = first_sibling[node_of[s]], first_sibling[node_of[s] + 1]
+                        first = first_of_node[node_of[s]]
                         _take_peak(run, i, timestamp, value, score, p_value, expected, lower, upper)
-                        run.share, run.siblings = _share_of(runs, siblings[first:last], score[i])
+                        run.share, run.siblings = _share_of(runs, first, next_sibling, score[i])
                 else:
                     run.lingering += 1
                 told = _go_on(run, tally[s], live[s])
@@ -269,15 +269,17 @@ def _take_peak(
 
 
 @njit(cache=True, nogil=True)
-def _share_of(runs: npt.NDArray[Any], siblings: IntArray, score: float) -> tuple[float, int]:
+def _share_of(runs: npt.NDArray[Any], first: int, next_sibling: IntArray, score: float) -> tuple[float, int]:
     """Share of the node's score that a series with ``score`` has, weighted as in the rollup, and of how many."""
     total = 0.0
     n = 0
-    for sibling in siblings:
+    sibling = first
+    while sibling >= 0:
         latest = runs[sibling].latest
         if not math.isnan(latest):
             total += 10.0 ** (6.0 * latest)
             n += 1
+        sibling = next_sibling[sibling]
     return min(1.0, 10.0 ** (6.0 * score) / total) if total > 0.0 else 1.0, max(n, 1)
 
 

@@ -18,11 +18,13 @@ from numba import njit
 
 from tidewarden.frames import BoolArray, FloatArray, IntArray, SeriesKey, SeriesTable, TimeArray
 from tidewarden.models.contract import State
+from tidewarden.scoring.growth import NameOrder, with_room
 
 NEVER = -(2**62)
 MAX_OPEN_TICKS = 256  # a bound on memory: a tenant this many ticks ahead no longer waits, whatever the lateness
 _NOT_EXPECTED = -1.0
 _EXPECTED = -2.0
+_NAME_SEPARATOR = "\x00"  # sorts before everything that names are made of, so a node's series stay together
 _PER_TENANT = ("newest", "horizon", "settled_from", "late")
 _PER_SLOT = ("slot_tick", "slot_open", "slot_expected", "slot_reported")
 
@@ -61,11 +63,10 @@ class Ticks:
         self._max_gap = max_gap
         self._n_slots = math.ceil(self._wait_ms / interval_ms) + 2
         self._tenants: list[str] = []
-        self._tenant_of = np.full(0, -1, np.int32)  # by series id, -1 where never seen
-        self._last_tick = np.full(0, NEVER, np.int64)
-        self._slots = np.full((0, self._n_slots), _NOT_EXPECTED)
-        self._members = np.zeros(0, np.int32)  # series by tenant, each tenant's in the order of their names
-        self._first_member = np.zeros(1, np.int64)
+        self._tenant_of = _unseen(0)  # by series id, -1 where never seen
+        self._last_tick = _never(0)
+        self._slots = self._no_slots(0)
+        self._members = NameOrder()
         self._state: State = {
             **{name: np.zeros(0, np.int64) for name in _PER_TENANT},
             **{name: np.zeros((0, self._n_slots), np.int64) for name in _PER_SLOT},
@@ -87,8 +88,7 @@ class Ticks:
         """
         if len(series):
             self._meet(np.unique(series))
-        largest = int(np.diff(self._first_member).max(initial=0))
-        room = max(2 * len(series), 2 * (self._n_slots + 1) * largest)
+        room = max(2 * len(series), 2 * (self._n_slots + 1) * self._members.largest)
         parts: list[tuple[npt.NDArray[Any], ...]] = []
         row = n_closings = 0
         while row < len(series):
@@ -97,7 +97,8 @@ class Ticks:
             s = self._state
             row, n_ticks, n = _observe(
                 row, series, timestamp, score, absent, self._tenant_of, self._last_tick, self._slots,
-                self._members, self._first_member, s["newest"], s["horizon"], s["settled_from"], s["late"],
+                self._members.first, self._members.after, self._members.largest,
+                s["newest"], s["horizon"], s["settled_from"], s["late"],
                 s["slot_tick"], s["slot_open"], s["slot_expected"], s["slot_reported"],
                 self._interval_ms, self._wait_ms, self._max_gap, tick, closing, out_series, out_score,
             )  # fmt: skip
@@ -109,17 +110,19 @@ class Ticks:
 
     def _meet(self, ids: IntArray) -> None:
         """Make room for series that appear for the first time, and for their tenants."""
-        more = int(ids[-1]) + 1 - len(self._tenant_of)
-        if more > 0:
-            self._tenant_of = np.concatenate([self._tenant_of, np.full(more, -1, np.int32)])
-            self._last_tick = np.concatenate([self._last_tick, np.full(more, NEVER)])
-            self._slots = np.concatenate([self._slots, np.full((more, self._n_slots), _NOT_EXPECTED)])
+        n = int(ids[-1]) + 1
+        self._tenant_of = with_room(self._tenant_of, n, _unseen)
+        self._last_tick = with_room(self._last_tick, n, _never)
+        self._slots = with_room(self._slots, n, self._no_slots)
         fresh = ids[self._tenant_of[ids] < 0]
         if len(fresh) == 0:
             return
         number = {tenant: i for i, tenant in enumerate(self._tenants)}
         for series in fresh.tolist():
-            self._tenant_of[series] = number.setdefault(self._table[series].tenant, len(number))
+            key = self._table[series]
+            tenant = number.setdefault(key.tenant, len(number))
+            self._tenant_of[series] = tenant
+            self._members.add(tenant, series, _NAME_SEPARATOR.join(key))
         more = len(number) - len(self._tenants)
         self._tenants = list(number)
         for name in _PER_TENANT:
@@ -128,16 +131,9 @@ class Ticks:
         for name in _PER_SLOT:
             start = NEVER if name == "slot_tick" else 0
             self._state[name] = np.concatenate([self._state[name], np.full((more, self._n_slots), start, np.int64)])
-        self._order_members()
 
-    def _order_members(self) -> None:
-        known = np.flatnonzero(self._tenant_of >= 0).tolist()
-        known.sort(key=self._table.__getitem__)
-        by_name = np.array(known, np.int32)
-        tenant = self._tenant_of[by_name]
-        self._members = by_name[np.argsort(tenant, kind="stable")]
-        counts = np.bincount(tenant, minlength=len(self._tenants))
-        self._first_member = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    def _no_slots(self, n: int) -> FloatArray:
+        return np.full((n, self._n_slots), _NOT_EXPECTED)
 
     def snapshot(self) -> tuple[dict[str, Any], State]:
         """Names (tenants, series as lists of four) and arrays in their order."""
@@ -160,17 +156,26 @@ class Ticks:
                     "start without the snapshot"
                 )
         self._tenants = list(names["tenants"])
-        ids = np.array([self._table.id_of(SeriesKey(*key)) for key in names["series"]], np.intp)
-        size = int(ids.max()) + 1 if n_series else 0
-        self._tenant_of = np.full(size, -1, np.int32)
-        self._last_tick = np.full(size, NEVER, np.int64)
-        self._slots = np.full((size, self._n_slots), _NOT_EXPECTED)
         number = {tenant: i for i, tenant in enumerate(self._tenants)}
-        self._tenant_of[ids] = [number[key[0]] for key in names["series"]]
+        keys = [SeriesKey(*key) for key in names["series"]]
+        ids = np.array([self._table.id_of(key) for key in keys], np.intp)
+        size = int(ids.max()) + 1 if n_series else 0
+        self._tenant_of, self._last_tick, self._slots = _unseen(size), _never(size), self._no_slots(size)
+        self._members = NameOrder()
+        for series, key in zip(ids.tolist(), keys, strict=True):
+            self._tenant_of[series] = number[key.tenant]
+            self._members.add(number[key.tenant], series, _NAME_SEPARATOR.join(key))
         self._last_tick[ids] = arrays["last_tick"]
         self._slots[ids] = arrays["slots"]
         self._state = {name: arrays[name].copy() for name in (*_PER_TENANT, *_PER_SLOT)}
-        self._order_members()
+
+
+def _unseen(n: int) -> IntArray:
+    return np.full(n, -1, np.int32)
+
+
+def _never(n: int) -> TimeArray:
+    return np.full(n, NEVER, np.int64)
 
 
 @njit(cache=True, nogil=True)
@@ -183,8 +188,9 @@ def _observe(
     tenant_of: IntArray,
     last_tick: TimeArray,
     slots: FloatArray,
-    members: IntArray,
-    first_member: TimeArray,
+    first_member: IntArray,
+    next_member: IntArray,
+    n_members: int,
     newest: TimeArray,
     horizon: TimeArray,
     settled_from: TimeArray,
@@ -207,8 +213,8 @@ def _observe(
     for i in range(row, len(series)):
         s = series[i]
         t = tenant_of[s]
-        own = members[first_member[t] : first_member[t + 1]]
-        if n + (n_slots + 1) * len(own) > len(out_series) or n_ticks + n_slots + 1 > len(out_tick):
+        first = first_member[t]
+        if n + (n_slots + 1) * n_members > len(out_series) or n_ticks + n_slots + 1 > len(out_tick):
             return i, n_ticks, n
         tick = timestamp[i] // interval_ms
         if timestamp[i] > newest[t]:
@@ -220,7 +226,7 @@ def _observe(
                     slot = old % n_slots
                     if slot_tick[t, slot] == old and slot_open[t, slot] == 1:
                         slot_open[t, slot] = 0
-                        n = _write_out(own, slots, slot, n_ticks, out_closing, out_series, out_score, n)
+                        n = _write_out(first, next_member, slots, slot, n_ticks, out_closing, out_series, out_score, n)
                         out_tick[n_ticks] = old
                         n_ticks += 1
                 horizon[t] = passed
@@ -239,7 +245,7 @@ def _observe(
             slot_tick[t, slot] = tick
             slot_open[t, slot] = 1
             slot_reported[t, slot] = 0
-            slot_expected[t, slot] = _expect(own, slots, slot, last_tick, tick - max_gap)
+            slot_expected[t, slot] = _expect(first, next_member, slots, slot, last_tick, tick - max_gap)
         if slots[s, slot] < 0.0:
             slot_reported[t, slot] += 1
             if slots[s, slot] == _NOT_EXPECTED:  # new, or back again: others may be on their way
@@ -253,7 +259,7 @@ def _observe(
             last_tick[s] = tick
         if slot_reported[t, slot] == slot_expected[t, slot] and tick >= settled_from[t]:
             slot_open[t, slot] = 0
-            n = _write_out(own, slots, slot, n_ticks, out_closing, out_series, out_score, n)
+            n = _write_out(first, next_member, slots, slot, n_ticks, out_closing, out_series, out_score, n)
             out_tick[n_ticks] = tick
             n_ticks += 1
     return len(series), n_ticks, n
@@ -269,19 +275,22 @@ def _oldest(slot_tick: TimeArray, slot_open: TimeArray) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _expect(own: IntArray, slots: FloatArray, slot: int, last_tick: TimeArray, since: int) -> int:
+def _expect(first: int, next_member: IntArray, slots: FloatArray, slot: int, last_tick: TimeArray, since: int) -> int:
     """Begin a tick: nobody has reported; how many are expected."""
     expected = 0
-    for s in own:
+    s = first
+    while s >= 0:
         active = last_tick[s] >= since
         slots[s, slot] = _EXPECTED if active else _NOT_EXPECTED
         expected += active
+        s = next_member[s]
     return expected
 
 
 @njit(cache=True, nogil=True)
 def _write_out(
-    own: IntArray,
+    first: int,
+    next_member: IntArray,
     slots: FloatArray,
     slot: int,
     closing: int,
@@ -290,10 +299,12 @@ def _write_out(
     out_score: FloatArray,
     n: int,
 ) -> int:
-    for s in own:
+    s = first
+    while s >= 0:
         if slots[s, slot] >= 0.0:
             out_closing[n] = closing
             out_series[n] = s
             out_score[n] = slots[s, slot]
             n += 1
+        s = next_member[s]
     return n

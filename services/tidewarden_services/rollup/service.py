@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,10 @@ class RollupService:
             wait_ms=(1 + _ABSENCE_INTERVALS) * stream.spec.interval + stream.spec.lateness_ms,
             max_gap=stream.spec.max_gap,
         )
-        self._nodes: list[NodeKey] = []
-        self._clusters: list[NodeKey] = []
+        self._n_nodes = 0
+        self._clusters: dict[NodeKey, int] = {}
+        self._tenants: dict[NodeKey, int] = {}
         self._cluster_of_node = np.zeros(0, np.int32)
-        self._tenants: list[NodeKey] = []
         self._tenant_of_cluster = np.zeros(0, np.int32)
 
     @property
@@ -74,11 +75,15 @@ class RollupService:
     def _roll_up(self, closed: ClosedTicks) -> RollupFrame:
         """All rows of the ticks that closed: nodes, then clusters, then tenants."""
         self._meet_nodes()
-        parts: list[tuple[list[NodeKey], list[npt.NDArray[Any]]]] = []
+        parts: list[tuple[Sequence[NodeKey], list[npt.NDArray[Any]]]] = []
         closing, scope = closed.closing, self._table.node_of[closed.series]
         score = peak = closed.score
-        steps = (("node", self._nodes, None), ("cluster", self._clusters, self._cluster_of_node),
-                 ("tenant", self._tenants, self._tenant_of_cluster))  # fmt: skip
+        clusters, tenants = list(self._clusters), list(self._tenants)
+        steps: tuple[tuple[str, Sequence[NodeKey], IntArray | None], ...] = (
+            ("node", self._table.nodes, None),
+            ("cluster", clusters, self._cluster_of_node),
+            ("tenant", tenants, self._tenant_of_cluster),
+        )
         for level, keys, parent_of in steps:
             scope = scope if parent_of is None else parent_of[scope]
             starts = _starts(closing, scope)
@@ -89,7 +94,7 @@ class RollupService:
                 parts.append((keys, [scope, closed.tick[closing] * self._interval_ms, score, children, peak]))
         return self._frame(parts)
 
-    def _frame(self, parts: list[tuple[list[NodeKey], list[npt.NDArray[Any]]]]) -> RollupFrame:
+    def _frame(self, parts: list[tuple[Sequence[NodeKey], list[npt.NDArray[Any]]]]) -> RollupFrame:
         """One frame of several levels, with the scopes that occur in it."""
         scopes: list[NodeKey] = []
         columns: list[list[npt.NDArray[Any]]] = []
@@ -103,16 +108,19 @@ class RollupService:
 
     def _meet_nodes(self) -> None:
         """Number the clusters and tenants of nodes that the table has learned since."""
-        for node in self._table.nodes[len(self._nodes) :]:
+        nodes = self._table.nodes[self._n_nodes :]
+        if not nodes:
+            return
+        clusters, tenants = [], []
+        for node in nodes:
             cluster = NodeKey(node.tenant, node.cluster, "")
-            tenant = NodeKey(node.tenant, "", "")
             if cluster not in self._clusters:
-                if tenant not in self._tenants:
-                    self._tenants.append(tenant)
-                self._clusters.append(cluster)
-                self._tenant_of_cluster = np.append(self._tenant_of_cluster, np.int32(self._tenants.index(tenant)))
-            self._nodes.append(node)
-            self._cluster_of_node = np.append(self._cluster_of_node, np.int32(self._clusters.index(cluster)))
+                self._clusters[cluster] = len(self._clusters)
+                tenants.append(self._tenants.setdefault(NodeKey(node.tenant, "", ""), len(self._tenants)))
+            clusters.append(self._clusters[cluster])
+        self._n_nodes += len(nodes)
+        self._cluster_of_node = np.concatenate([self._cluster_of_node, np.array(clusters, np.int32)])
+        self._tenant_of_cluster = np.concatenate([self._tenant_of_cluster, np.array(tenants, np.int32)])
 
     def snapshot(self) -> bytes:
         """Open ticks, by the names of tenants and series; checksummed and compressed, no pickles."""
