@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidewarden.alerting.engine import AlertEngine
-from tidewarden.alerting.lifecycle import MAX_IDS, MAX_MEMBERS, MAX_SERIES
+from tidewarden.alerting.lifecycle import MAX_IDS, MAX_OPEN, MAX_SERIES
 from tidewarden.events import Alert, Anomaly, AnomalyBatch, severity_of
 from tidewarden.resources import AlertPolicy
 
@@ -187,7 +187,7 @@ def test_a_growing_alert_is_published_at_doublings_and_when_severity_rises() -> 
 
 def test_memory_of_an_alert_is_bounded_and_it_still_resolves() -> None:
     engine = _engine(groupBy=["tenant"], resolveAfter="5m")
-    crowd = 2 * MAX_MEMBERS
+    crowd = 2 * MAX_OPEN
     opened = [_anomaly(f"a{n}", 10, node=f"n{n}") for n in range(crowd)]
     alerts = engine.observe(_batch(*opened, until=11))
     assert alerts[-1].anomaly_count == 1024

@@ -20,7 +20,8 @@ from tidewarden.alerting.grouping import GroupKey, rank, title
 from tidewarden.events import Alert, Anomaly, Severity, stable_id
 from tidewarden.frames import SeriesKey
 
-MAX_MEMBERS = 1_000  # anomalies followed for each alert; beyond that, the oldest ended ones are let go first
+MAX_OPEN = 1_000  # open anomalies that an alert waits for; beyond that, the oldest are no longer waited for
+MAX_ENDED = 100  # ended anomalies remembered, so that a revision which comes twice changes nothing
 MAX_IDS = 100  # anomaly ids that an alert names
 MAX_SERIES = 20  # series that an alert names
 MAX_SERIES_KEPT = 100  # series remembered, so that the worst twenty of them can be named
@@ -134,9 +135,11 @@ class Life(msgspec.Struct):
             self.severity = anomaly.severity
 
     def _bound(self) -> None:
-        if len(self.members) > MAX_MEMBERS:
-            oldest = next((name for name, member in self.members.items() if not member.open), next(iter(self.members)))
-            self.open_count -= self.members.pop(oldest).open
+        if len(self.members) - self.open_count > MAX_ENDED:
+            del self.members[next(name for name, member in self.members.items() if not member.open)]
+        if self.open_count > MAX_OPEN:
+            del self.members[next(name for name, member in self.members.items() if member.open)]
+            self.open_count -= 1
         if len(self.parts) > MAX_SERIES_KEPT:
             del self.parts[min(self.parts, key=lambda path: (self.parts[path].score, path))]
 
