@@ -249,7 +249,7 @@ function markMap(anomalies) {
     const path = [a.tenant, a.cluster, a.node].join("/");
     if (a.state === "open") open.set(path, (open.get(path) || 0) + 1);
     const since = (map.timeOf(a.tenant) ?? Date.now()) - (WINDOW_MS[state.window] || 0);
-    if (held && a.end >= since) held.set(path, Math.max(held.get(path) || 0, a.peak_score));
+    if (held && (a.state === "open" || a.end >= since)) held.set(path, Math.max(held.get(path) || 0, a.peak_score));
   }
   map.mark(open);
   map.hold(held);

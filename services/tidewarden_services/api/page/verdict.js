@@ -60,7 +60,7 @@ function quiet({ detectors, nodes, scored }) {
   }
   if (scored === 0) {
     const [first] = detectors.filter((d) => d.series > 0);
-    return { severity: "unknown", headline: "Learning what is normal.", detail: first ? `${first.name}: ${first.message}` : "Readings arrive; the detectors are starting." };
+    return { severity: "unknown", headline: "Learning what is normal.", detail: first ? `${first.name}: ${first.message}` : "Readings arrive and are kept; the detectors are starting (the very first start compiles them, about a minute)." };
   }
   const rest = nodes - scored;
   return { severity: "calm", headline: "All calm.", detail: rest ? `${scored} nodes as expected, ${rest} still learning.` : `${nodes} nodes as expected.` };
