@@ -26,7 +26,7 @@ from tidewarden.resources.metricsimulation import Replay
 from tidewarden_simulator import replay
 
 IN_FLIGHT = 100_000  # messages queued at most: about 20 MB, a second or less of a fast broker
-DELIVERY_TIMEOUT_MS = 30_000  # a broker may restart meanwhile; whatever takes longer counts as failed
+DELIVERY_TIMEOUT_MS = 120_000  # a broker may restart meanwhile, a minute on a slow disk; longer counts as failed
 CONNECT_TIMEOUT_S = 10.0
 _POLL_S = 0.05  # while waiting: delivery reports are taken in this often
 _DECODE = 4_096  # rows turned into Python objects at once
