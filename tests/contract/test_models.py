@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -64,7 +66,7 @@ def test_frames_may_be_cut_anywhere(kind):
     whole = observe(make(kind), *data)
     model = make(kind)
     cuts = [0, 1, 7, 500, 501, 1500, len(data[0])]
-    for lo, hi in zip(cuts, cuts[1:], strict=False):
+    for lo, hi in itertools.pairwise(cuts):
         model.resize(4)
         out = Judgement.blank(hi - lo)
         model.observe(*(column[lo:hi] for column in data), out)

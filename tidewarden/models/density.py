@@ -8,7 +8,7 @@ Where it fails: a slow drift that stays inside the range already seen, and patte
 sixteen readings; `subspace` sees those. Histograms halve their counts every `AGE` readings, so what
 happened `AGE` readings ago weighs half, and a lasting level shift is normal after some 5 % of `AGE`.
 
-A surprising reading is learned with a tenth of its weight, and widens a histogram by at most one
+A surprising reading is learned with a thirtieth of its weight, and widens a histogram by at most one
 doubling; when counts age, a histogram that an outlier has widened closes in again.
 """
 
@@ -33,9 +33,11 @@ SEASON_BINS = 48
 SLOW = 0.0625  # share of the newest reading in a trailing mean: about sixteen readings
 SEASON_MEMORY = 10.0  # seasons after which a bin's mean has mostly forgotten
 OUTLIER_LOG10_P = 3.0
-OUTLIER_WEIGHT = 0.1
+OUTLIER_WEIGHT = 0.03
 LN_2 = math.log(2.0)
 MIXED_WEIGHT = 0.5  # of a projection, against a feature's 1: equal weights dilute what one feature sees
+TAIL_DEVIATIONS = 2.5
+DEVIATION_GAIN = 0.005
 PSEUDO = 0.01  # counts that a bin starts with
 
 # Columns of a series' statistics.
@@ -45,7 +47,7 @@ STAT = SCALES + FEATURES
 
 
 @njit(cache=True, nogil=True)
-def _features(st, season, season_ms, t, x, out):
+def _features(st: FloatArray, season: FloatArray, season_ms: TimeArray, t: int, x: float, out: FloatArray) -> float:
     """Features of value ``x`` at ``t`` (-1: time unknown), unscaled, and the seasonal offset."""
     z = (x - st[CENTER]) / st[SCALE]
     offset = 0.0
@@ -71,7 +73,7 @@ def _features(st, season, season_ms, t, x, out):
 
 
 @njit(cache=True, nogil=True)
-def _place(edge, v):
+def _place(edge: FloatArray, v: float) -> tuple[int, int]:
     """Bin of ``v`` and how often the width must double to hold it."""
     lo = edge[0]
     width = edge[1]
@@ -83,7 +85,7 @@ def _place(edge, v):
 
 
 @njit(cache=True, nogil=True)
-def _extend(hist, edge, v):
+def _extend(hist: FloatArray, edge: FloatArray, v: float) -> None:
     """Double the bin width towards ``v``, merging bins pairwise."""
     half = BINS // 2
     if v < edge[0]:
@@ -102,7 +104,7 @@ def _extend(hist, edge, v):
 
 
 @njit(cache=True, nogil=True)
-def _age(hist, edge):
+def _age(hist: FloatArray, edge: FloatArray) -> None:
     """Halve the counts, and the width where the outer half has become empty."""
     first = BINS
     last = -1
@@ -126,51 +128,84 @@ def _age(hist, edge):
 
 
 @njit(cache=True, nogil=True)
-def _surprise(st, hist, edge, picks, weights, f, bins):
-    """Weighted mean of -log density over all histograms; leaves each one's bin in ``bins``."""
+def _surprise(
+    st: FloatArray,
+    hist: FloatArray,
+    edge: FloatArray,
+    picks: IntArray,
+    weights: FloatArray,
+    f: FloatArray,
+    bins: TimeArray,
+    at: FloatArray,
+) -> float:
+    """Weighted mean of -log density over all histograms; leaves bins in ``bins`` and places in ``at``."""
     mass = st[MASS] + BINS * PSEUDO
     own = 0.0
-    mixed = 0.0
     total = 0.0
-    product = 1.0  # one logarithm for several densities: they stay within 1e±300 for a feature's dozen
+    # One logarithm and one division for several densities: both products stay far within 1e±308.
+    above = 1.0
+    below = 1.0
     for h in range(len(hist)):
         v = weights[h, 0] * f[picks[h, 0]]
         if h >= FEATURES:
             v += weights[h, 1] * f[picks[h, 1]] + weights[h, 2] * f[picks[h, 2]]
         b, doublings = _place(edge[h], v)
         bins[h] = b
+        at[h] = v
+        # Where nothing was ever seen, density falls with the fourth power of the distance: an empty
+        # bin next door is one thing, one ten deviations away another.
+        u = (v - edge[h, 2]) / (TAIL_DEVIATIONS * edge[h, 3])
+        far = 1.0 + min(u * u * u * u, 1e30)
+        c = 0.0
         if b >= 0:
             # A triangle over three bins, or chance decides by the side of an edge.
             c = 0.5 * hist[h, b]
             c += 0.25 * (hist[h, b - 1] if b > 0 else 0.0)
             c += 0.25 * (hist[h, b + 1] if b < BINS - 1 else 0.0)
-            product *= (c + PSEUDO) / (mass * edge[h, 1])
         else:
-            product *= PSEUDO / (mass * edge[h, 1])
             total += LN_2 * doublings
-        if product < 1e-200 or product > 1e200 or h == FEATURES - 1:
-            total -= math.log(product)
-            product = 1.0
+        above *= c * far + PSEUDO
+        below *= mass * edge[h, 1] * far
+        if below > 1e200 or below < 1e-200 or above > 1e200 or above < 1e-200 or h == FEATURES - 1:
+            total += math.log(below / above)
+            above = 1.0
+            below = 1.0
         if h == FEATURES - 1:
             own = total
             total = 0.0
-    mixed = total - math.log(product)
+    mixed = total + math.log(below / above)
     return (own + MIXED_WEIGHT * mixed) / (FEATURES + MIXED_WEIGHT * (len(hist) - FEATURES))
 
 
 @njit(cache=True, nogil=True)
-def _learn(st, season, season_ms, hist, edge, picks, weights, f, bins, t, z, offset, season_gain, weight):
+def _learn(
+    st: FloatArray,
+    season: FloatArray,
+    season_ms: TimeArray,
+    hist: FloatArray,
+    edge: FloatArray,
+    f: FloatArray,
+    bins: TimeArray,
+    at: FloatArray,
+    t: int,
+    z: float,
+    offset: float,
+    season_gain: FloatArray,
+    weight: float,
+) -> None:
     r = f[2] * st[SCALES + 2]
     for h in range(len(hist)):
         b = bins[h]
+        v = at[h]
         if b < 0:
-            v = 0.0
-            for j in range(picks.shape[1]):
-                v += weights[h, j] * f[picks[h, j]]
             _extend(hist[h], edge[h], v)
             b, _ = _place(edge[h], v)
         if b >= 0:
             hist[h, b] += weight
+        deviation = edge[h, 3]
+        gap = min(max(v - edge[h, 2], -4.0 * deviation), 4.0 * deviation)
+        edge[h, 2] += DEVIATION_GAIN * gap
+        edge[h, 3] = max(deviation + DEVIATION_GAIN * (abs(gap) - deviation), 0.02)
     st[MASS] += weight
     if st[MASS] > AGE:
         st[MASS] *= 0.5
@@ -203,7 +238,17 @@ def _learn(st, season, season_ms, hist, edge, picks, weights, f, bins, t, z, off
 
 
 @njit(cache=True, nogil=True)
-def _fit(st, season, season_ms, hist, edge, picks, weights, buffer, season_gain, tail):
+def _fit(
+    st: FloatArray,
+    season: FloatArray,
+    season_ms: TimeArray,
+    hist: FloatArray,
+    edge: FloatArray,
+    picks: IntArray,
+    weights: FloatArray,
+    buffer: FloatArray,
+    season_gain: FloatArray,
+) -> None:
     """Scales from the warm-up readings, then all of them again through the histograms."""
     n = len(buffer)
     ordered = np.sort(buffer)
@@ -233,6 +278,7 @@ def _fit(st, season, season_ms, hist, edge, picks, weights, buffer, season_gain,
         st[ROUGH] = 0.0
         st[WIDTH] = 1.0
         bins = np.empty(len(hist), np.int64)
+        at = np.empty(len(hist))
         for i in range(n):
             offset = _features(st, season, season_ms, -1, buffer[i], f)
             z = f[0]
@@ -248,8 +294,8 @@ def _fit(st, season, season_ms, hist, edge, picks, weights, buffer, season_gain,
             else:
                 for j in range(FEATURES):
                     f[j] /= st[SCALES + j]
-                _surprise(st, hist, edge, picks, weights, f, bins)
-                _learn(st, season, season_ms, hist, edge, picks, weights, f, bins, -1, z, offset, season_gain, 1.0)
+                _surprise(st, hist, edge, picks, weights, f, bins, at)
+                _learn(st, season, season_ms, hist, edge, f, bins, at, -1, z, offset, season_gain, 1.0)
         if phase == 0:
             for j in range(FEATURES):
                 ranked = np.sort(np.abs(seen[j] - np.median(seen[j])))
@@ -257,13 +303,34 @@ def _fit(st, season, season_ms, hist, edge, picks, weights, buffer, season_gain,
             for h in range(len(hist)):
                 edge[h, 0] = -6.0
                 edge[h, 1] = 12.0 / BINS
+                edge[h, 2] = 0.0
+                edge[h, 3] = 1.0
 
 
 @njit(cache=True, nogil=True)
-def _observe(series, timestamp, value, learn, surprise, expected, lower, upper,
-             buffers, stats, seasons, hists, edges, tails, picks, weights, season_ms, season_gain):  # fmt: skip
+def _observe(
+    series: IntArray,
+    timestamp: TimeArray,
+    value: FloatArray,
+    learn: BoolArray,
+    surprise: FloatArray,
+    expected: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    buffers: FloatArray,
+    stats: FloatArray,
+    seasons: FloatArray,
+    hists: FloatArray,
+    edges: FloatArray,
+    tails: FloatArray,
+    picks: IntArray,
+    weights: FloatArray,
+    season_ms: TimeArray,
+    season_gain: FloatArray,
+) -> None:
     f = np.empty(FEATURES)
     bins = np.empty(hists.shape[1], np.int64)
+    at = np.empty(hists.shape[1])
     n_fit = buffers.shape[1]
     for i in range(len(series)):
         x = value[i]
@@ -277,16 +344,14 @@ def _observe(series, timestamp, value, learn, surprise, expected, lower, upper,
                 buffers[s, int(count)] = x
                 st[COUNT] = count + 1.0
                 if count + 1.0 == n_fit:
-                    _fit(
-                        st, seasons[s], season_ms, hists[s], edges[s], picks, weights, buffers[s], season_gain, tails[s]
-                    )
+                    _fit(st, seasons[s], season_ms, hists[s], edges[s], picks, weights, buffers[s], season_gain)
             continue
         t = timestamp[i]
         offset = _features(st, seasons[s], season_ms, t, x, f)
         z = f[0]
         for j in range(FEATURES):
             f[j] /= st[SCALES + j]
-        here = _surprise(st, hists[s], edges[s], picks, weights, f, bins)
+        here = _surprise(st, hists[s], edges[s], picks, weights, f, bins, at)
         surprise[i] = here
         middle = offset + st[R_LEVEL]
         # 2.576 sigma on each side hold 99 % of a normal; sigma is 1.2533 mean deviations.
@@ -304,10 +369,9 @@ def _observe(series, timestamp, value, learn, surprise, expected, lower, upper,
                 season_ms,
                 hists[s],
                 edges[s],
-                picks,
-                weights,
                 f,
                 bins,
+                at,
                 t,
                 z,
                 offset,
@@ -354,7 +418,7 @@ class Density(Model):
             stat=Column((STAT,), np.float64),
             season=Column((len(seasons), SEASON_BINS, 2), np.float32),
             hist=Column((n, BINS), np.float32),
-            edge=Column((n, 2), np.float64),
+            edge=Column((n, 4), np.float64),
             tail=Column((ROW,), np.float64),
         )
 

@@ -26,7 +26,17 @@ COUNT, MEAN, VARIANCE, FINEST, LAST = range(5)
 
 
 @njit(cache=True, nogil=True)
-def _observe(series, value, learn, surprise, expected, lower, upper, rows, gain):
+def _observe(
+    series: IntArray,
+    value: FloatArray,
+    learn: BoolArray,
+    surprise: FloatArray,
+    expected: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    rows: FloatArray,
+    gain: float,
+) -> None:
     for i in range(len(series)):
         x = value[i]
         if not np.isfinite(x):
@@ -86,7 +96,12 @@ class Ewma(Model):
         self._state.resize(n_series)
 
     def observe(
-        self, series: IntArray, timestamp: TimeArray, value: FloatArray, learn: BoolArray, out: Judgement
+        self,
+        series: IntArray,
+        timestamp: TimeArray,  # noqa: ARG002 - the mean has no clock
+        value: FloatArray,
+        learn: BoolArray,
+        out: Judgement,
     ) -> None:
         """Score each reading in order, then learn from it where ``learn`` is set."""
         _observe(

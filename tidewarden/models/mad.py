@@ -29,7 +29,8 @@ ROW = BUFFER + FIT
 @njit(cache=True, nogil=True)
 def _floor(row: FloatArray) -> float:
     """Least deviation: a quarter of the finest step ever seen; of a constant, a thousandth of its level."""
-    return row[FINEST] * 0.25 if row[FINEST] > 0.0 else 1e-3 * abs(row[MEDIAN]) + 1e-9
+    finest = float(row[FINEST])
+    return finest * 0.25 if finest > 0.0 else 1e-3 * abs(float(row[MEDIAN])) + 1e-9
 
 
 @njit(cache=True, nogil=True)

@@ -28,7 +28,8 @@ COUNT, LEVEL, SPREAD, FINEST, LAST = range(5)
 @njit(cache=True, nogil=True)
 def _floor(row: FloatArray) -> float:
     """Least spread: a quarter of the finest step ever seen; of a constant, a thousandth of its level."""
-    return row[FINEST] * 0.25 if row[FINEST] > 0.0 else 1e-3 * abs(row[LAST]) + 1e-9
+    finest = float(row[FINEST])
+    return finest * 0.25 if finest > 0.0 else 1e-3 * abs(float(row[LAST])) + 1e-9
 
 
 @njit(cache=True, nogil=True)

@@ -1,4 +1,4 @@
-"""State of many series in arrays: rows are series, and a row is contiguous, so one series is one walk through memory."""
+"""State of many series in arrays: rows are series, and a row is contiguous: one series, one walk through memory."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from tidewarden.models.state import Column, SeriesState
 
 LAGS = 24
 COMPONENTS = 3
+SCHOOL = 240.0  # readings after which the basis learns from every other window: they overlap by 23 in 24
 BOUND = 12.0  # windows are bounded to so many spreads before they are learned
 
 COUNT, CENTER, SPREAD, HEAD, LEFT, POWER = range(6)
@@ -27,7 +28,16 @@ STAT = 6
 
 
 @njit(cache=True, nogil=True)
-def _observe(series, value, learn, surprise, stats, rings, bases, start_basis):
+def _observe(
+    series: IntArray,
+    value: FloatArray,
+    learn: BoolArray,
+    surprise: FloatArray,
+    stats: FloatArray,
+    rings: FloatArray,
+    bases: FloatArray,
+    start_basis: FloatArray,
+) -> None:
     w = np.empty(LAGS)
     y = np.empty(COMPONENTS)
     for i in range(len(series)):
@@ -43,12 +53,12 @@ def _observe(series, value, learn, surprise, stats, rings, bases, start_basis):
         if count >= LAGS:
             # The newest reading first; what is still in the ring are the 23 before it.
             floor = max(st[SPREAD], 1e-9 + 1e-6 * abs(st[CENTER]))
-            w[0] = (x - st[CENTER]) / floor
-            mean = 0.0
+            scale = 1.0 / floor
+            w[0] = min(max((x - st[CENTER]) * scale, -1e6), 1e6)
+            at = head
             for j in range(1, LAGS):
-                w[j] = (ring[(head - j) % LAGS] - st[CENTER]) / floor
-            for j in range(LAGS):
-                w[j] = min(max(w[j], -BOUND), BOUND) if j > 0 else min(max(w[j], -1e6), 1e6)
+                at = at - 1 if at > 0 else LAGS - 1
+                w[j] = min(max((ring[at] - st[CENTER]) * scale, -BOUND), BOUND)
             for k in range(COMPONENTS):
                 dot = 0.0
                 for j in range(LAGS):
@@ -65,7 +75,8 @@ def _observe(series, value, learn, surprise, stats, rings, bases, start_basis):
                 newest -= y[k] * basis[k, 0]
             e = left / LAGS + newest * newest
             surprise[i] = 0.5 * math.log(e + 1e-4)
-            if learn[i]:
+            if learn[i] and (count < SCHOOL or int(count) % 2 == 0):
+                w[0] = min(max(w[0], -BOUND), BOUND)
                 _oja(basis, w, y, count)
         if learn[i]:
             if count == 0.0:
@@ -77,24 +88,23 @@ def _observe(series, value, learn, surprise, stats, rings, bases, start_basis):
             st[CENTER] += gain * gap
             st[SPREAD] += max(gain, 0.005) * (abs(gap) * 1.2533 - st[SPREAD])
             ring[head] = x
-            st[HEAD] = (head + 1) % LAGS
+            st[HEAD] = head + 1 if head + 1 < LAGS else 0
             st[COUNT] = count + 1.0
             if count == 0.0:
                 basis[:] = start_basis
 
 
 @njit(cache=True, nogil=True)
-def _oja(basis, w, y, count):
+def _oja(basis: FloatArray, w: FloatArray, y: FloatArray, count: float) -> None:
     """One step of Oja's subspace rule with a bounded window, then Gram-Schmidt."""
     power = 1.0
     for j in range(LAGS):
-        v = min(max(w[j], -BOUND), BOUND)
-        power += v * v
-    gain = max(0.01, 1.0 / (1.0 + count)) / power * LAGS * 0.25
-    gain = min(gain, 1.0 / power)
+        power += w[j] * w[j]
+    gain = min(max(0.01, 1.0 / (1.0 + count)) * LAGS * 0.25, 1.0) / power
     for k in range(COMPONENTS):
+        share = gain * y[k]
         for j in range(LAGS):
-            basis[k, j] += gain * y[k] * min(max(w[j], -BOUND), BOUND)
+            basis[k, j] += share * w[j]
         for m in range(k):
             dot = 0.0
             for j in range(LAGS):
@@ -146,7 +156,12 @@ class Subspace(Model):
         self._state.resize(n_series)
 
     def observe(
-        self, series: IntArray, timestamp: TimeArray, value: FloatArray, learn: BoolArray, out: Judgement
+        self,
+        series: IntArray,
+        timestamp: TimeArray,  # noqa: ARG002 - windows count readings, not time
+        value: FloatArray,
+        learn: BoolArray,
+        out: Judgement,
     ) -> None:
         """Score each reading in order, then learn from it where ``learn`` is set; no band of its own."""
         state = self._state

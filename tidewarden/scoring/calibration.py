@@ -1,7 +1,7 @@
 """Calibration: how rare is this surprise, judged by the series' own past?
 
 Peaks over threshold, online (after SPOT: Siffer et al. 2017). Per series a running median, a running
-98 % quantile and the mean excess above it; eight float64, constant time. Above the quantile the tail
+98 % quantile and the mean excess above it; 32 float64, constant time. Above the quantile the tail
 is a generalised Pareto, ``p = 0.02 · (1 + shape · excess / scale) ** (-1 / shape)``. Its scale follows
 the mean excess; its shape is not fitted, which needs far more excesses than a young series has, but
 set: a constant, plus 1/n for a tail known from n excesses only, so early scores are not extreme. Until
@@ -9,8 +9,8 @@ there are excesses of its own, the mean leans on a prior taken from the spread o
 `PRIOR_EXCESSES`. Between median and quantile log p is linear; below the median p goes from 0.5 to 1.
 
 Anomalies do not inflate the tail for ever: an excess is learned as at most `EXCESS_CAP` times the mean
-(under the fitted tail less than 2 % of the excesses are that large), and quantiles move by steps of
-bounded size whatever the surprise.
+(under the fitted tail some 2 % of the excesses are that large), the k-th of a run of excesses weighs
+1/k (an incident of thirty readings weighs as four), and quantiles move by steps of bounded size.
 """
 
 from __future__ import annotations
@@ -28,66 +28,69 @@ TAIL_Q = 0.98
 TAIL_P = 1 - TAIL_Q
 PRIOR_EXCESSES = 12.0
 EXCESS_CAP = 4.0
-SHAPE = 0.05  # of the tail: a little heavier than exponential, as surprises are (measured, see the tests)
+SHAPE = 0.07  # of the tail: a little heavier than exponential, as surprises are (measured, see the tests)
 PRIOR_SHAPE = 8.0  # a rate known from n excesses predicts a Pareto tail of shape 1 / n, not an exponential
 MEMORY_EXCESSES = 250.0  # excesses after which the tail has half forgotten: 12,500 ordinary readings
 YOUNG = 24  # surprises from which the first quantiles are taken
 MIN_SPREAD = 0.02  # surprises are natural logarithms: differences below 2 % of density are noise
 
 # Columns of a series' row.
-N, MEDIAN, QUANTILE, EXCESS, SPREAD, N_EXCESS, TOP = range(7)
-ROW = 8
+N, MEDIAN, QUANTILE, EXCESS, SPREAD, N_EXCESS, RUN = range(7)
+FIRST = 8  # the first surprises, until they are YOUNG
+ROW = FIRST + YOUNG
 
 
 @njit(cache=True, nogil=True)
-def tail_log10_p(row, s):
+def tail_log10_p(row: FloatArray, s: float) -> float:
     """-log10 of the p-value of surprise ``s``, not below 0; continuous and rising in ``s``."""
     if row[N] < YOUNG:
         return 0.0
-    median = row[MEDIAN]
-    quantile = row[QUANTILE]
+    median = float(row[MEDIAN])
+    quantile = float(row[QUANTILE])
     if s > quantile:
-        shape = SHAPE + 1.0 / (row[N_EXCESS] + PRIOR_SHAPE)
-        excess = (s - quantile) / (row[EXCESS] * (1.0 - SHAPE))
+        shape = SHAPE + 1.0 / (float(row[N_EXCESS]) + PRIOR_SHAPE)
+        excess = (s - quantile) / (float(row[EXCESS]) * (1.0 - SHAPE))
         return -math.log10(TAIL_P) + math.log10(1.0 + shape * excess) / shape
     if s > median:
         share = (s - median) / (quantile - median)
         return -math.log10(0.5) + share * (math.log10(0.5) - math.log10(TAIL_P))
-    return -math.log10(1.0 - 0.5 * math.exp((s - median) / row[SPREAD]))
+    return -math.log10(1.0 - 0.5 * math.exp((s - median) / float(row[SPREAD])))
 
 
 @njit(cache=True, nogil=True)
-def standing(row, s):
+def standing(row: FloatArray, s: float) -> float:
     """Surprise ``s`` in spreads from the median, 0 while young: a steady scale to add opinions on, not a p-value."""
     if row[N] < YOUNG:
         return 0.0
-    return (s - row[MEDIAN]) / row[SPREAD]
+    return (s - float(row[MEDIAN])) / float(row[SPREAD])
 
 
 @njit(cache=True, nogil=True)
-def tail_learn(row, s):
+def _settle(row: FloatArray) -> None:
+    """First quantiles from the first `YOUNG` surprises, of which an eighth may be wild."""
+    first = np.sort(row[FIRST : FIRST + YOUNG])
+    median = np.median(first)
+    away = np.sort(np.abs(first - median))
+    tame = YOUNG - YOUNG // 8
+    # The mean of the tame seven eighths is about four fifths of that of all, of a normal or an exponential.
+    spread = max(1.25 * away[:tame].mean(), MIN_SPREAD)
+    row[MEDIAN] = median
+    row[SPREAD] = spread
+    # Between the 98 % point of a normal (2.6 mean deviations) and of an exponential (4.0).
+    row[QUANTILE] = median + 3.2 * spread
+    row[EXCESS] = 1.5 * spread
+    row[FIRST : FIRST + YOUNG] = 0.0
+
+
+@njit(cache=True, nogil=True)
+def tail_learn(row: FloatArray, s: float) -> None:
     """Learn one surprise."""
     n = row[N] + 1.0
     row[N] = n
     if n <= YOUNG:
-        # Mean and mean absolute deviation, each step bounded, stand in for the quantiles of a handful.
-        gain = 1.0 / n
-        gap = s - row[MEDIAN]
-        if n > 4.0:
-            limit = 4.0 * max(row[SPREAD], MIN_SPREAD)
-            gap = min(max(gap, -limit), limit)
-        if n > 1.0:
-            row[SPREAD] += (abs(gap) - row[SPREAD]) / (n - 1.0)
-            row[MEDIAN] += gain * gap
-        else:
-            row[MEDIAN] = s
-        row[TOP] = s if n == 1.0 else max(row[TOP], row[MEDIAN] + gap)
+        row[FIRST + int(n) - 1] = s
         if n == YOUNG:
-            spread = max(row[SPREAD], MIN_SPREAD)
-            row[SPREAD] = spread
-            # Between the 98 % point of a normal (2.6 mean deviations) and of an exponential (4.0).
-            row[QUANTILE] = max(row[MEDIAN] + 3.2 * spread, 0.5 * (row[TOP] + row[MEDIAN] + 3.2 * spread))
-            row[EXCESS] = 1.5 * spread
+            _settle(row)
         return
     spread = row[SPREAD]
     median = row[MEDIAN]
@@ -100,17 +103,20 @@ def tail_learn(row, s):
     gain = row[EXCESS] * max(0.02, min(1.0, 1.0 / (TAIL_P * n)))
     if s > quantile:
         excess = min(s - quantile, EXCESS_CAP * row[EXCESS])
-        row[N_EXCESS] = min(row[N_EXCESS] + 1.0, MEMORY_EXCESSES)
-        mean = row[EXCESS] + (excess - row[EXCESS]) / (PRIOR_EXCESSES + row[N_EXCESS])
+        row[RUN] += 1.0
+        weight = 1.0 / row[RUN]
+        row[N_EXCESS] = min(row[N_EXCESS] + weight, MEMORY_EXCESSES)
+        mean = row[EXCESS] + weight * (excess - row[EXCESS]) / (PRIOR_EXCESSES + row[N_EXCESS])
         row[EXCESS] = max(mean, 0.25 * row[SPREAD])
         row[QUANTILE] = quantile + gain * TAIL_Q
     else:
+        row[RUN] = 0.0
         row[QUANTILE] = quantile - gain * TAIL_P
     row[QUANTILE] = max(row[QUANTILE], row[MEDIAN] + 0.5 * row[SPREAD])
 
 
 @njit(cache=True, nogil=True)
-def _observe(rows, series, surprise, learn, log10_p):
+def _observe(rows: FloatArray, series: IntArray, surprise: FloatArray, learn: BoolArray, log10_p: FloatArray) -> None:
     for i in range(len(series)):
         s = surprise[i]
         if np.isnan(s):

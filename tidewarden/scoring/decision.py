@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import ABOVE, LEARNING, BoolArray, ByteArray, FloatArray, IntArray
+from tidewarden.frames import ABOVE, LEARNING, BoolArray, ByteArray, FloatArray, IntArray, TimeArray
 from tidewarden.resources.anomalydetector import Alerting
 
 DECADES = 6.0  # anomaly_score 1 is one in 10**6
@@ -58,8 +58,26 @@ class Rules(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def _decide(series, value, log10_p, learn, late, expected, lower, upper, flags, rows, n_active,
-            warmup, needed, budget, direction, min_deviation, score, p_value):  # fmt: skip
+def _decide(
+    series: IntArray,
+    value: FloatArray,
+    log10_p: FloatArray,
+    learn: BoolArray,
+    late: BoolArray,
+    expected: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    flags: ByteArray,
+    rows: FloatArray,
+    n_active: TimeArray,
+    warmup: float,
+    needed: float,
+    budget: float,
+    direction: int,
+    min_deviation: float,
+    score: FloatArray,
+    p_value: FloatArray,
+) -> None:
     for i in range(len(series)):
         row = rows[series[i]]
         if row[ACTIVE] == 0.0:
@@ -108,7 +126,7 @@ def _decide(series, value, log10_p, learn, late, expected, lower, upper, flags, 
 def decide(
     series: IntArray, value: FloatArray, log10_p: FloatArray, learn: BoolArray, late: BoolArray,
     expected: FloatArray, lower: FloatArray, upper: FloatArray, flags: ByteArray,
-    rows: FloatArray, n_active: IntArray, warmup: int, rules: Rules,
+    rows: FloatArray, n_active: TimeArray, warmup: int, rules: Rules,
 ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
     """Scores and p-values of readings (n,) in order; sets LEARNING and ABOVE in ``flags``, blanks bands while learning.
 

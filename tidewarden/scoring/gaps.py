@@ -14,11 +14,13 @@ node's own readings in their order: neither frames, other nodes nor ids have a s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
-from tidewarden.frames import BoolArray, ByteArray, FloatArray, IntArray, TimeArray
+from tidewarden.frames import ABSENT, LATE, MISSING, BoolArray, ByteArray, FloatArray, IntArray, TimeArray
 from tidewarden.models.contract import State
 from tidewarden.models.state import Column, SeriesState
 
@@ -34,20 +36,30 @@ NODE_NEWEST, DUE, FIRST, FINAL = range(4)
 
 
 @njit(cache=True, nogil=True)
-def _median_spacing(row):
+def _median_spacing(row: TimeArray) -> int:
     ordered = np.sort(row[RING : RING + SPACINGS])
-    return ordered[SPACINGS // 2]
+    return int(ordered[SPACINGS // 2])
 
 
 @njit(cache=True, nogil=True)
-def _grow(array):
+def _grow(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     larger = np.empty(2 * len(array) + 64, array.dtype)
     larger[: len(array)] = array
     return larger
 
 
 @njit(cache=True, nogil=True)
-def _fill(series, timestamp, value, rows, nodes, node_of, interval, lateness, max_gap):
+def _fill(
+    series: IntArray,
+    timestamp: TimeArray,
+    value: FloatArray,
+    rows: TimeArray,
+    nodes: TimeArray,
+    node_of: IntArray,
+    interval: int,
+    lateness: int,
+    max_gap: int,
+) -> tuple[IntArray, TimeArray, FloatArray, BoolArray, BoolArray]:
     """The readings with the absent ones between them: series, timestamp, value, is_absent, is_late."""
     capacity = len(series) + 64
     out_series = np.empty(capacity, np.int32)
@@ -155,8 +167,6 @@ class Filled:
     @property
     def flags(self) -> ByteArray:
         """ScoreFrame flags that follow: MISSING, LATE, ABSENT."""
-        from tidewarden.frames import ABSENT, LATE, MISSING
-
         flags = np.where(np.isfinite(self.value), 0, MISSING) | np.where(self.absent, ABSENT, 0)
         return (flags | np.where(self.late, LATE, 0)).astype(np.uint8)
 

@@ -108,8 +108,9 @@ def score(
     shape = (len(values),) if np.ndim(data) == 1 and len(names) == 1 else values.shape
     latest = {anomaly.id: anomaly for anomaly in scored.anomalies}
     return Scores(
-        names, timestamp,
-        *(a.reshape(shape) for a in (s.value, s.anomaly_score, s.p_value, s.expected, s.lower, s.upper, s.kind, s.flags)),
+        names, timestamp, s.value.reshape(shape), s.anomaly_score.reshape(shape), s.p_value.reshape(shape),
+        s.expected.reshape(shape), s.lower.reshape(shape), s.upper.reshape(shape),
+        s.kind.reshape(shape), s.flags.reshape(shape),
         sorted(latest.values(), key=lambda anomaly: (anomaly.onset, anomaly.metric)),
     )  # fmt: skip
 

@@ -1,0 +1,82 @@
+"""Readings a second and core of every model over 1,000 series, scoring as the detect service does.
+
+Prints one JSON line per result: ``{bench, subject, value, unit, ratio}``; ratio is against `auto`.
+Seconds are CPU seconds of this process, so that a busy machine blurs the figures less.
+
+    python benchmarks/bench_models.py [--series 1000] [--readings 600]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import numpy as np
+
+from tidewarden.frames import Frame, SeriesKey, SeriesTable
+from tidewarden.models.contract import Judgement
+from tidewarden.models.registry import build, kinds
+from tidewarden.resources import AnomalyDetectorSpec
+from tidewarden.scoring.scorer import Scorer, ScorerConfig
+
+DAY_MS = 86_400_000
+FRAME_READINGS = 10_000
+
+
+def fleet(n_series: int, n: int) -> Frame:
+    """Noisy daily waves, minute by minute, all series interleaved."""
+    rng = np.random.default_rng(0)
+    table = SeriesTable(SeriesKey("t", "c", f"n{i // 4}", f"m{i % 4}") for i in range(n_series))
+    timestamp = np.repeat(np.arange(n, dtype=np.int64) * 60_000, n_series)
+    value = 100 + 20 * np.sin(timestamp * 2 * np.pi / DAY_MS) + rng.normal(0, 5, n * n_series)
+    return Frame(table, np.tile(np.arange(n_series, dtype=np.int32), n), timestamp, value)
+
+
+def spec_of(kind: str) -> AnomalyDetectorSpec:
+    block = {"static": {"lower": 0, "upper": 300}}.get(kind, {})
+    return AnomalyDetectorSpec.model_validate({"stream": "bench", "model": {"kind": kind, kind: block}})
+
+
+def model_alone(kind: str, frame: Frame) -> float:
+    model = build(spec_of(kind).model, (DAY_MS,), 60_000)
+    model.resize(len(frame.table))
+    learn = np.ones(len(frame), bool)
+    first = len(frame.table)
+    warm = Judgement.blank(first)
+    model.observe(frame.series[:first], frame.timestamp[:first], frame.value[:first], learn[:first], warm)
+    out = Judgement.blank(len(frame))
+    start = time.process_time()
+    model.observe(frame.series, frame.timestamp, frame.value, learn, out)
+    return len(frame) / (time.process_time() - start)
+
+
+def whole_scorer(kind: str, frame: Frame) -> tuple[float, int]:
+    scorer = Scorer(ScorerConfig("bench", "bench", spec_of(kind)), frame.table)
+    scorer.score(frame.take(slice(0, len(frame.table))))
+    start = time.process_time()
+    for at in range(len(frame.table), len(frame), FRAME_READINGS):
+        scorer.score(frame.take(slice(at, at + FRAME_READINGS)))
+    return (len(frame) - len(frame.table)) / (time.process_time() - start), scorer.state_bytes_per_series
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--series", type=int, default=1000)
+    parser.add_argument("--readings", type=int, default=600)
+    arguments = parser.parse_args()
+    frame = fleet(arguments.series, arguments.readings)
+    alone = {kind: model_alone(kind, frame) for kind in kinds()}
+    whole = {kind: whole_scorer(kind, frame) for kind in kinds()}
+    for kind in kinds():
+        rows = (
+            ("model", alone[kind], "readings/s/core", alone[kind] / alone["auto"]),
+            ("scorer", whole[kind][0], "readings/s/core", whole[kind][0] / whole["auto"][0]),
+            ("state", whole[kind][1], "bytes/series", whole[kind][1] / whole["auto"][1]),
+        )
+        for bench, value, unit, ratio in rows:
+            print(json.dumps({"bench": bench, "subject": kind, "value": round(value), "unit": unit, "ratio": ratio}))
+
+
+if __name__ == "__main__":
+    main()

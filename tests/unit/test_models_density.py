@@ -1,0 +1,112 @@
+"""Histograms of the density model against obvious ones, and what learning promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tidewarden.models.auto import Auto
+from tidewarden.models.contract import Judgement
+from tidewarden.models.density import BINS, FEATURES, _age, _extend, _place, projections
+from tidewarden.scoring.calibration import Calibrator
+
+MINUTE_MS = 60_000
+DAY_MS = 86_400_000
+
+
+def scores(values: np.ndarray, seed: int = 0) -> np.ndarray:
+    """anomaly_score of one series by `auto`, uncapped decades / 6."""
+    n = len(values)
+    model, calibrator = Auto(120, (DAY_MS,), MINUTE_MS, seed), Calibrator()
+    model.resize(1)
+    calibrator.resize(1)
+    out = Judgement.blank(n)
+    series, learn = np.zeros(n, np.int32), np.isfinite(values)
+    model.observe(series, np.arange(n, dtype=np.int64) * MINUTE_MS, values, learn, out)
+    return calibrator.observe(series, out.surprise, learn) / 6
+
+
+@pytest.mark.parametrize("v", [-40.0, -6.01, 6.0, 17.3, 400.0])
+def test_widening_keeps_every_count_where_it_was(v):
+    """Doubling the width until a value fits merges bins, loses no count, and moves none out of its new bin."""
+    rng = np.random.default_rng(1)
+    edge = np.array([-6.0, 12 / BINS])
+    hist = np.zeros(BINS, np.float32)
+    points = rng.normal(0, 2, 500).clip(-5.9, 5.9)
+    for point in points:
+        hist[_place(edge, point)[0]] += 1
+    expected_doublings = _place(edge, v)[1]
+    doublings = 0
+    while _place(edge, v)[0] < 0:
+        _extend(hist, edge, v)
+        doublings += 1
+    assert doublings == expected_doublings
+    naive = np.zeros(BINS)
+    for point in points:
+        naive[int((point - edge[0]) // edge[1])] += 1
+    np.testing.assert_array_equal(hist, naive)
+
+
+def test_ageing_halves_and_closes_in():
+    """Ageing halves the mass, and gives resolution back once the outer bins are empty."""
+    edge = np.array([-6.0, 1.0])
+    hist = np.zeros(BINS, np.float32)
+    hist[3:9] = 100
+    _age(hist, edge)
+    assert hist.sum() == pytest.approx(300)
+    assert edge[1] == 0.5
+    centers = edge[0] + edge[1] * (np.arange(BINS) + 0.5)
+    assert centers[hist > 0].min() > -3.1
+    assert centers[hist > 0].max() < 3.1
+
+
+def test_projections_come_from_the_seed_alone():
+    """The same seed gives the same projections, another seed others; the features themselves come first."""
+    picks, weights = projections(7, FEATURES + 4)
+    again, _ = projections(7, FEATURES + 4)
+    assert (picks == again).all()
+    assert (weights != projections(8, FEATURES + 4)[1]).any()
+    assert (picks[:FEATURES, 0] == np.arange(FEATURES)).all()
+    np.testing.assert_allclose((weights**2).sum(1), 1)
+
+
+def test_a_lasting_shift_is_reported_then_learned():
+    """A lasting shift by ten deviations scores at least 0.8 at once, and below 0.8 for good within 240 readings."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(100, 5, 3000)
+    values[1500:] += 50
+    said = scores(values)
+    assert said[1500:1503].max() >= 0.8
+    assert said[1740:].max() < 0.8
+
+
+def test_anomalies_do_not_poison():
+    """After thirty readings of an incident, the same incident a day later is reported again."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(100, 5, 4000)
+    values[1500:1530] += 60
+    values[2940:2970] += 60
+    said = scores(values)
+    assert said[1500:1503].max() >= 0.8
+    assert said[2940:2943].max() >= 0.8
+
+
+def test_an_anomalous_warmup_is_survived():
+    """Wild values while learning leave the model able to report a spike later."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(100, 5, 1500)
+    values[[20, 41, 77]] = 5000
+    values[1200] = 300
+    assert scores(values)[1200] >= 0.7
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_spikes_dips_and_stuck_values_are_seen(seed):
+    """A spike and a dip of six deviations score at least 0.6, whatever the seed."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(100, 5, 2500)
+    values[1500:1505] += 30
+    values[2000:2005] -= 30
+    said = scores(values, seed)
+    assert said[1500:1505].max() >= 0.6
+    assert said[2000:2005].max() >= 0.6
