@@ -332,6 +332,10 @@ def test_statistics_add_up_what_the_rooms_say(world: World, client: httpx.Client
     assert (document["alerts"], document["alerts_firing"]) == (2, 1)
     assert 2.5 <= document["latency_ms"]["p50"] <= 5
     assert 2.5 <= document["latency_ms"]["p99"] <= 5
+    assert document["services"] == [
+        {"name": "archive", "state": "running", "lag_records": 1, "handled": 0},
+        {"name": "detect.a", "state": "running", "lag_records": 4, "handled": 0},
+    ]
     assert document["sources"][0]["name"] == "push"
     assert document["sources"][0]["lag_s"] == 2
     assert document["sources"][0]["rejected_by_reason"] == {"late": 3}

@@ -74,7 +74,7 @@ class Statistics:
                 _named(name, _SIMULATION, facts) for name, facts in sorted(board.get("simulations", {}).items())
             ],
             "policies": [_named(name, {}, facts) for name, facts in sorted(board.get("policies", {}).items())],
-            "services": [_named(name, {}, facts) for name, facts in sorted(board.get("services", {}).items())],
+            "services": self._services(board.get("services", {})),
             "store": context.store.counts(),
         }
 
@@ -87,6 +87,20 @@ class Statistics:
                 self._context.telemetry.rejected, "reason", stream=said["stream"], source=said["name"]
             )
         return said
+
+    def _services(self, said: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        """What the runtimes count of each service, and what it says of itself."""
+        lag = _by_label(self._context.telemetry.lag, "service")
+        handled = _by_label(self._context.telemetry.handled, "service")
+        names = sorted({*lag, *handled, *said})
+        return [
+            _named(
+                name,
+                {"state": "running", "lag_records": lag.get(name, 0), "handled": handled.get(name, 0)},
+                said.get(name, {}),
+            )
+            for name in names
+        ]
 
     def health(self) -> dict[str, Any]:
         """The document of ``GET /api/health``."""
@@ -137,9 +151,9 @@ def _total(metric: Counter | Gauge) -> float:
     return sum(sample.value for sample in _samples(metric, "_total" if isinstance(metric, Counter) else ""))
 
 
-def _by_label(counter: Counter, label: str, **only: str | None) -> dict[str, int]:
+def _by_label(metric: Counter | Gauge, label: str, **only: str | None) -> dict[str, int]:
     totals: dict[str, int] = {}
-    for sample in _samples(counter, "_total"):
+    for sample in _samples(metric, "_total" if isinstance(metric, Counter) else ""):
         if all(sample.labels.get(name) == value for name, value in only.items()):
             totals[sample.labels[label]] = totals.get(sample.labels[label], 0) + int(sample.value)
     return totals
