@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command
@@ -26,13 +25,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 
 
 class LazyGroup(TyperGroup):
-    """A command group that knows its commands by name and imports one only when it is needed."""
+    """A command group that knows its commands by name and imports one only when it is needed.
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    Typed with Any: typer brings its own copy of click in some versions and uses the shared one in others.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
         """Names in the order in which a newcomer meets them."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import the command's module and make the command of its function."""
         if cmd_name not in COMMANDS:
             return None
@@ -42,7 +44,7 @@ class LazyGroup(TyperGroup):
         single.command(cmd_name)(run)
         return get_command(single)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The overview, from the lines above: no command is imported for it."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])

@@ -33,7 +33,7 @@ class Crew:
         def body() -> None:
             try:
                 run(stop)
-            except BaseException as error:  # noqa: BLE001 - a thread's last words must reach the main thread
+            except BaseException as error:
                 log.exception("stopped by an error", service=name)
                 if self.failure is None:
                     self.failure = (name, error)

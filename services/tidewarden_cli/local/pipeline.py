@@ -89,6 +89,7 @@ class LocalPipeline:
     http_sources: list[HttpSource] = field(default_factory=list)
     _feeds: list[_Feed] = field(default_factory=list)
     _stages: list[Stage] = field(default_factory=list)
+    _background: list[tuple[str, Callable[[threading.Event], None]]] = field(default_factory=list)
     _seen_published: int = -1
     _seen_still: bool = False
     bus: MemoryBus = field(init=False)
@@ -103,6 +104,7 @@ class LocalPipeline:
         self._state = MemoryState() if self.data_dir is None else FileState(self.data_dir / "state")
         self.store = EmbeddedStore(None if self.data_dir is None else self.data_dir / "store.duckdb")
         self.bus = MemoryBus(self.table, journal=journal)
+        self._build()
 
     @property
     def topics(self) -> dict[str, StreamTopics]:
@@ -116,7 +118,16 @@ class LocalPipeline:
         return [*b.streams, *b.simulations, *b.detectors, *b.policies]
 
     def start(self) -> None:
-        """Build every stage from the store to the sources, then let them run."""
+        """Let every stage run, those that read first."""
+        for name, run in self._background:
+            self.crew.start(name, run)
+        for stage in self._stages:
+            self.crew.start(stage.name, stage.run)
+        for feed in self._feeds:
+            self.crew.start(feed.service.name, feed.service.run)
+
+    def _build(self) -> None:
+        """Every stage, from the store to the sources; nothing runs yet."""
         for stream in self.bundle.streams:
             self.bus.create(self.topics[stream.metadata.name].all())
         for stream in self.bundle.streams:
@@ -125,10 +136,6 @@ class LocalPipeline:
             for detector in self._of_stream(self.bundle.detectors, stream):
                 self._add_detector(detector, stream)
             self._add_sources(stream)
-        for stage in self._stages:
-            self.crew.start(stage.name, stage.run)
-        for feed in self._feeds:
-            self.crew.start(feed.service.name, feed.service.run)
 
     def finished(self) -> bool:
         """Whether every source has ended and all that came of it is in the store.
@@ -184,7 +191,7 @@ class LocalPipeline:
             def run(stop: threading.Event, notifier: Notifier = notifier, consumer: Consumer = consumer) -> None:
                 notifier.run(stop, consumer)
 
-            self.crew.start(f"notify.{name}", run)
+            self._background.append((f"notify.{name}", run))
 
     def _add_detector(self, detector: AnomalyDetector, stream: MetricStream) -> None:
         name = detector.metadata.name
@@ -225,9 +232,7 @@ class LocalPipeline:
                 sources.append(http)
             elif spec.file is not None:
                 sources.append(FileSource(stream, spec, self.table, self.bundle.base_dir_of(stream)))
-        for simulation in self._of_stream(self.bundle.simulations, stream):
-            if not simulation.spec.paused:
-                sources.append(self._simulation(simulation))
+        sources += [self._simulation(simulation) for simulation in self._of_stream(self.bundle.simulations, stream)]
         for source in [] if stream.spec.paused else sources:
             load, save = self._state_of(f"ingest.{stream.metadata.name}.{source.name}")
             service = IngestService(

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tidewarden.telemetry import RateMeter
-from tidewarden_cli.local.summary import Summary, totals
 from tidewarden_cli.local.pipeline import LocalPipeline
+from tidewarden_cli.local.summary import Summary, totals
 
 PLAIN_EVERY_S = 5.0  # lines in a log, not in a terminal, are for later reading: a few suffice
 

@@ -140,13 +140,14 @@ def _scored(
     from tidewarden.frames import ABOVE, LEARNING
     from tidewarden_cli.offline.nodes import as_series, node_scores
     from tidewarden_cli.offline.reading import read_readings
-    from tidewarden_cli.offline.run import detector_spec, score_readings
+    from tidewarden_cli.offline.run import detector_spec, placed_before, score_readings
 
-    said = score_readings(readings, detector_spec(model), read_readings(warm) if warm is not None else None)
+    before = placed_before(read_readings(warm), readings) if warm is not None else None
+    said = score_readings(readings, detector_spec(model), before)
     learning = (said.flags & LEARNING) != 0
     if level is Level.series:
         return readings, said.anomaly_score, (said.flags & ABOVE) != 0, learning
-    nodes = node_scores(readings, said)
+    nodes = node_scores(readings, said, before)
     return as_series(readings, nodes), nodes.anomaly_score, None, nodes.learning
 
 

@@ -51,9 +51,7 @@ def score_readings(readings: Readings, spec: AnomalyDetectorSpec, warm: Readings
     Args:
         readings: the file. Rows out of time order are put in order first: a file has no lateness.
         spec: the detector.
-        warm: a clean file to learn from first. Where neither file has times of its own, its last row
-            comes one interval before the first of ``readings``; so it does where it would overlap,
-            moved back by whole days.
+        warm: a clean file to learn from first, as `placed_before` gives it.
     """
     config = ScorerConfig("score", "file", spec, interval_ms=readings.interval_ms, lateness_ms=readings.interval_ms)
     table = SeriesTable()
@@ -62,13 +60,16 @@ def score_readings(readings: Readings, spec: AnomalyDetectorSpec, warm: Readings
     except ValueError as error:
         raise InputError(f"--model {spec.model.kind}: {error}") from None
     if warm is not None:
-        before = _placed_before(warm, readings)
-        _feed(scorer, table, before, before.timestamp)
+        _feed(scorer, table, warm, warm.timestamp)
     return _feed(scorer, table, readings, readings.timestamp)
 
 
-def _placed_before(warm: Readings, readings: Readings) -> Readings:
-    """The warm file with its series named like the input's node, ending before the input begins."""
+def placed_before(warm: Readings, readings: Readings) -> Readings:
+    """The warm file with its series named like the input's node, ending before the input begins.
+
+    Without times of its own its last row comes one interval before the first of ``readings``; with
+    times that would overlap it is moved back by whole days.
+    """
     keys = warm.keys
     if readings.form != "long" and readings.keys:
         home = readings.keys[0]

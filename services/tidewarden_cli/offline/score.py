@@ -69,13 +69,14 @@ def _score(input_file: Path, model: str, warm: Path | None, level: Level, output
 
     check_output(output)
     readings = read_readings(input_file)
-    before = read_readings(warm) if warm is not None else None
+    clean = read_readings(warm) if warm is not None else None
 
     from tidewarden_cli.offline.nodes import node_scores
-    from tidewarden_cli.offline.run import detector_spec, score_readings
+    from tidewarden_cli.offline.run import detector_spec, placed_before, score_readings
 
+    before = placed_before(clean, readings) if clean is not None else None
     scores = score_readings(readings, detector_spec(model), before)
     if level is Level.node:
-        write(node_table(readings, node_scores(readings, scores)), output)
+        write(node_table(readings, node_scores(readings, scores, before)), output)
     else:
         write(series_table(readings, scores), output)
