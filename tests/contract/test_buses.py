@@ -104,6 +104,16 @@ def test_seek_goes_back_to_what_is_not_committed(make_bus: MakeBus) -> None:
     assert [number_of(r.value) for r in consumer.poll(9, 1)] == [1, 2, 3, 4]
 
 
+def test_a_seek_past_the_end_goes_on_at_the_end(make_bus: MakeBus) -> None:
+    """A snapshot that is ahead of its bus, whose files were lost, does not make the reader skip what comes."""
+    bus = make_bus()
+    consumer = bus.consumer([TOPIC], "g")
+    consumer.seek({PLACE: 1000})
+    assert consumer.lag() == 0
+    bus.publish(TOPIC, batch(7), key="k")
+    assert [number_of(r.value) for r in consumer.poll(9, 1)] == [7]
+
+
 def test_partitions_are_apart(make_bus: MakeBus) -> None:
     """Each partition has its own offsets and its own newest record."""
     bus = make_bus()

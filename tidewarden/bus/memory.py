@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from tidewarden.bus.journal import Entry, PartitionJournal
 from tidewarden.bus.port import BusClosedError, Record, TopicPartition
 from tidewarden.codec import Codec
@@ -28,6 +30,8 @@ from tidewarden.topics import Topic
 
 CAPACITY_ROWS = 400_000  # per partition: 28 MB of scores, more than a second at full speed
 RETAINED_ROWS = 50_000  # read by everybody, kept for whoever attaches later
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -276,12 +280,15 @@ class MemoryConsumer:
             return records
 
     def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Read on from these offsets; partitions not named stay where they are."""
+        """Read on from these offsets, at most from the end; partitions not named stay where they are."""
         with self._bus._changed:
             for place, offset in offsets.items():
                 if place not in self._position:
                     raise ValueError(f"{self.group} does not read {place.topic}/{place.partition}")
-                self._position[place] = offset
+                end = self._bus._partitions[place].end
+                if offset > end:  # the journal was removed, or cut by a power failure
+                    log.warning("ahead of the bus, going on at its end", group=self.group, offset=offset, end=end)
+                self._position[place] = min(offset, end)
                 self._replay.pop(place, None)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
