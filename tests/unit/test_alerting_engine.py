@@ -261,6 +261,23 @@ def test_a_slow_detector_does_not_let_an_alert_resolve_before_it_has_looked() ->
     assert _told(engine.observe(_batch(until=20, detector="slow"))) == [("resolved", 10, 17)]
 
 
+def test_a_finding_of_another_system_resolves_by_the_time_of_the_tenants_detectors() -> None:
+    engine = _engine(resolveAfter="5m")
+    finding = _anomaly("x", 10, 10, detector="external")
+    fired = engine.observe(AnomalyBatch(detector="external", anomalies=[finding], watermarks={}))
+    assert _told(fired) == [("firing", 10, None)]
+    assert _told(engine.observe(_batch(until=20))) == [("resolved", 10, 15)]
+
+
+def test_where_there_are_only_findings_of_other_systems_a_later_one_ends_an_earlier_one() -> None:
+    engine = _engine(groupBy=["node"], resolveAfter="5m")
+    told = []
+    for n in range(2):
+        finding = _anomaly(f"x{n}", 10 + 20 * n, 10 + 20 * n, detector="external", node=f"n{n}")
+        told += _told(engine.observe(AnomalyBatch(detector="external", anomalies=[finding], watermarks={})))
+    assert told == [("firing", 10, None), ("resolved", 10, 15), ("firing", 30, None)]
+
+
 def test_a_snapshot_of_something_else_is_refused_with_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="stream is 'shop', this engine's is 'web': begin without it"):
         AlertEngine(_policy(), "web").restore(_engine().snapshot())

@@ -29,6 +29,7 @@ from tidewarden.resources import AlertPolicy
 
 SNAPSHOT_VERSION = 1
 FLAPS_TO_SLOW_DOWN = 3  # alerts within repeatAfter, after which the next needs twice the calm time
+UNTIMED = ""  # whose time it is where a batch brings no watermarks, and so no promise that nothing older follows
 _BUDGET_DAYS = 4  # days of which the count is kept: today, and what comes late
 
 
@@ -126,13 +127,14 @@ class AlertEngine:
             life.resolved_at = life.updated_at = max(life.updated_at, life.last_end)
             yield life.publish(self._stream, self._name, retired.group_by)
         self._retired = []
+        detector = batch.detector if batch.watermarks else UNTIMED
         for anomaly in batch.anomalies:
             tenant = self._tenants.setdefault(anomaly.tenant, Tenant())
             at = max(anomaly.updated_at, anomaly.end)
-            yield from self._advance(tenant, batch.detector, at)
+            yield from self._advance(tenant, detector, at)
             yield from self._take(tenant, anomaly, at)
         for name, watermark in sorted(batch.watermarks.items()):
-            yield from self._advance(self._tenants.setdefault(name, Tenant()), batch.detector, watermark)
+            yield from self._advance(self._tenants.setdefault(name, Tenant()), detector, watermark)
 
     # --- an anomaly comes in --------------------------------------------------------------------
 
@@ -251,8 +253,12 @@ class AlertEngine:
         return min(life.fires_at, life.lifts_at, life.resolves_at)
 
     def _time(self, tenant: Tenant, life: Life) -> int:
-        """Time of an alert: that of the slowest detector which takes part in it."""
-        return min((tenant.times[detector] for detector in life.detectors if detector in tenant.times), default=NEVER)
+        """Time of an alert: that of the slowest detector which takes part in it.
+
+        Findings of other systems bring no watermarks; where there is nothing else, the tenant's time counts.
+        """
+        own = [tenant.times[detector] for detector in life.detectors if detector in tenant.times]
+        return min(own) if own else max(tenant.times.values())
 
     def _plan(self, tenant: Tenant, life: Life) -> None:
         tenant.next_due = min(tenant.next_due, self._due(tenant.groups[life.key]))
