@@ -89,7 +89,9 @@ def _decide(
         rare = log10_p[i]
         if missing:
             run = row[RUN] + (0.0 if late[i] else 1.0)
-            rate = (row[MISSES] + 1.0) / (row[READINGS] + MISSING_PRIOR)
+            # The rate from before this run: its own first readings do not excuse the next.
+            before = max(row[MISSES] - min(max(run - 1.0, 0.0), MISSING_RUN_COUNTED), 0.0)
+            rate = (before + 1.0) / (row[READINGS] + MISSING_PRIOR)
             rare = -max(run, 1.0) * math.log10(min(max(rate, 1.0 / MISSING_PRIOR), 0.999))
             if not late[i]:
                 row[RUN] = run
