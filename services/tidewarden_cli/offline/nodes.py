@@ -131,11 +131,11 @@ def _add_joint(readings: Readings, group: Positions, warm: Readings | None, part
         for series in np.unique(readings.series[rows]):
             column_of[series] = places[readings.keys[series].metric]
         at = tick[group[rows]]
-        column = column_of[readings.series[rows]]
+        columns = column_of[readings.series[rows]]
         # A reading that came twice shares what is its metric's.
-        cell = at * len(places) + column
+        cell = at * len(places) + columns
         times = np.bincount(cell, minlength=share.size)[cell]
-        part[rows] += opinion[at] * share[at, column] / times
+        part[rows] += opinion[at] * share[at, columns] / times
 
 
 def _sheets(readings: Readings, group: Positions) -> Iterator[tuple[NodeKey, _Sheet, npt.NDArray[np.intp]]]:
