@@ -129,7 +129,7 @@ def configure_logging(level: str = "info", log_format: LogFormat = "text", strea
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%SZ", utc=True),
     ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()

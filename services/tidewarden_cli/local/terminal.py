@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from typing import Any
 
@@ -36,11 +38,13 @@ class Progress:
             )
         if self._live:
             self._live.start()
+            _log_to_stderr()  # which the live display has just replaced, so that log lines scroll above it
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
+            _log_to_stderr()
 
     def update(self) -> None:
         """Show the state of things."""
@@ -64,6 +68,12 @@ class Progress:
             table.add_row("detector", name, f"{facts.get('series', 0)} series", str(facts.get("message", "")))
         lines.append(table)
         return Group(*lines)
+
+
+def _log_to_stderr() -> None:
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)
 
 
 def _line(now: Any, rate: float, seconds: float) -> Text:
