@@ -61,7 +61,7 @@ def test_click_leads_to_a_chart_with_band_and_explanation(site, open_page):
     expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("1 anomalies in view"))
     plot = page.locator("#plot .nsewdrag").first.bounding_box()
     page.mouse.move(plot["x"] + plot["width"] - 3, plot["y"] + 40)
-    expect(page.locator("#plot .hoverlayer")).to_contain_text("drives 71 % of node n2")
+    expect(page.locator("#plot .hoverlayer")).to_contain_text("spike: latency_ms 412, expected 85–115")
     expect(page.locator("#plot .hoverlayer")).to_contain_text("UTC")
 
 

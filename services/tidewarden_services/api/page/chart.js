@@ -3,7 +3,7 @@
 import { band, fromPlotTime, kind, plotTime, rarity, score, time, utc, value } from "./format.js";
 
 const SOURCE = "/static/vendor/plotly.min.js";
-const LONGEST_EXPLANATION = 90; // characters a line of the hover label
+const LONGEST_EXPLANATION = 46; // characters a line of the hover label
 let loading = null;
 
 /** The chart library, fetched once, when first needed. */

@@ -22,8 +22,8 @@ export function value(v) {
   return String(Number(v.toPrecision(a >= 100 ? 4 : 3)));
 }
 
-/** Score with two decimals, always the same width. */
-export const score = (s) => (s === null || s === undefined ? "–" : Math.min(1, s).toFixed(2));
+/** Two decimals, cut and not rounded: 0.896 must not read as 0.90, from where on a score is critical. */
+export const score = (s) => (s === null || s === undefined ? "–" : (Math.floor(Math.min(1, s) * 100 + 1e-9) / 100).toFixed(2));
 
 /** Class of a score for colouring: 0 to 10, or "none" where there is no score yet. */
 export const level = (s) => (s === null || s === undefined ? "none" : String(Math.max(0, Math.min(10, Math.floor(s * 10 + 1e-9)))));

@@ -252,7 +252,9 @@ export class SeriesView {
   #drawSoon() {
     this.drawing ||= setTimeout(() => {
       this.drawing = null;
-      if (this.key) this.#draw();
+      // Drawing takes the hover label away: a chart that somebody points at waits until they are done.
+      if (this.key && this.plot.matches(":hover") && matchMedia("(hover: hover)").matches) this.#drawSoon();
+      else if (this.key) this.#draw();
     }, DRAW_EVERY_MS);
   }
 
