@@ -8,7 +8,7 @@ Where it fails: a slow drift that stays inside the range already seen, and patte
 sixteen readings; `subspace` sees those. Histograms halve their counts every `AGE` readings, so what
 happened `AGE` readings ago weighs half, and a lasting level shift is normal after some 5 % of `AGE`.
 
-A surprising reading is learned with a thirtieth of its weight, and widens a histogram by at most one
+A surprising reading is learned with a tenth of its weight, and widens a histogram by at most one
 doubling; when counts age, a histogram that an outlier has widened closes in again.
 """
 
@@ -33,7 +33,7 @@ SEASON_BINS = 48
 SLOW = 0.0625  # share of the newest reading in a trailing mean: about sixteen readings
 SEASON_MEMORY = 10.0  # seasons after which a bin's mean has mostly forgotten
 OUTLIER_LOG10_P = 3.0
-OUTLIER_WEIGHT = 0.03
+OUTLIER_WEIGHT = 0.1
 LN_2 = math.log(2.0)
 MIXED_WEIGHT = 0.5  # of a projection, against a feature's 1: equal weights dilute what one feature sees
 TAIL_DEVIATIONS = 2.5

@@ -10,7 +10,7 @@ there are excesses of its own, the mean leans on a prior taken from the spread o
 
 Anomalies do not inflate the tail for ever: an excess is learned as at most `EXCESS_CAP` times the mean
 (under the fitted tail some 2 % of the excesses are that large), the k-th of a run of excesses weighs
-1/k (an incident of thirty readings weighs as four), and quantiles move by steps of bounded size.
+1/sqrt(k) (an incident of thirty readings weighs as ten), and quantiles move by steps of bounded size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TAIL_Q = 0.98
 TAIL_P = 1 - TAIL_Q
 PRIOR_EXCESSES = 12.0
 EXCESS_CAP = 4.0
-SHAPE = 0.07  # of the tail: a little heavier than exponential, as surprises are (measured, see the tests)
+SHAPE = 0.06  # of the tail: a little heavier than exponential, as surprises are (measured, see the tests)
 PRIOR_SHAPE = 8.0  # a rate known from n excesses predicts a Pareto tail of shape 1 / n, not an exponential
 MEMORY_EXCESSES = 250.0  # excesses after which the tail has half forgotten: 12,500 ordinary readings
 YOUNG = 24  # surprises from which the first quantiles are taken
@@ -72,12 +72,15 @@ def _settle(row: FloatArray) -> None:
     median = np.median(first)
     away = np.sort(np.abs(first - median))
     tame = YOUNG - YOUNG // 8
-    # The mean of the tame seven eighths is about four fifths of that of all, of a normal or an exponential.
-    spread = max(1.25 * away[:tame].mean(), MIN_SPREAD)
+    limit = 6.0 * max(away[:tame].mean(), MIN_SPREAD)
+    spread = max(np.minimum(away, limit).mean(), MIN_SPREAD)
+    # Between the 98 % point of a normal (2.6 mean deviations) and of an exponential (4.0); further
+    # out where the largest surprise is, which among so few stands for the 96 % point.
+    quantile = median + 3.2 * spread
+    top = min(first[YOUNG - 1], median + limit)
     row[MEDIAN] = median
     row[SPREAD] = spread
-    # Between the 98 % point of a normal (2.6 mean deviations) and of an exponential (4.0).
-    row[QUANTILE] = median + 3.2 * spread
+    row[QUANTILE] = max(quantile, 0.5 * (top + quantile))
     row[EXCESS] = 1.5 * spread
     row[FIRST : FIRST + YOUNG] = 0.0
 
@@ -104,7 +107,7 @@ def tail_learn(row: FloatArray, s: float) -> None:
     if s > quantile:
         excess = min(s - quantile, EXCESS_CAP * row[EXCESS])
         row[RUN] += 1.0
-        weight = 1.0 / row[RUN]
+        weight = 1.0 / math.sqrt(row[RUN])
         row[N_EXCESS] = min(row[N_EXCESS] + weight, MEMORY_EXCESSES)
         mean = row[EXCESS] + weight * (excess - row[EXCESS]) / (PRIOR_EXCESSES + row[N_EXCESS])
         row[EXCESS] = max(mean, 0.25 * row[SPREAD])
