@@ -269,3 +269,25 @@ def test_only_the_kind_of_the_scores_is_written():
     for field in fields(ScoreFrame):
         if field.name in SCORE_COLUMNS and field.name != "kind":
             np.testing.assert_array_equal(getattr(scores, field.name), getattr(before, field.name))
+
+
+def test_a_run_of_a_series_that_went_silent_closes_by_its_tenants_time() -> None:
+    """A series that stops in the middle of an anomaly does not keep it open for ever, and closes it once."""
+    table = SeriesTable([SeriesKey("t", "c", "n", "m"), SeriesKey("other", "c", "n", "m")])
+    tracker = AnomalyTracker("d", "s", "auto/1", table, quiet=5, interval_ms=60_000)
+    n = 12
+    value = np.full(n, 10.0)
+    value[-1] = 50.0
+    scores = ScoreFrame(
+        table, "d", "auto/1", np.zeros(n, np.int32), np.arange(n, dtype=np.int64) * 60_000, value,
+        np.where(value > 20, 0.95, 0.1), np.where(value > 20, 1e-6, 0.3), np.full(n, 10.0), np.full(n, 8.0),
+        np.full(n, 12.0), np.zeros(n, np.uint8), np.where(value > 20, ABOVE, 0).astype(np.uint8),
+    )  # fmt: skip
+    (opened,) = tracker.observe(scores)
+    assert opened.state == "open"
+    over_at = opened.end + 600_000
+    assert tracker.close_silent({"t": over_at, "other": over_at * 9}, 600_000) == []
+    (closed,) = tracker.close_silent({"t": over_at + 60_000}, 600_000)
+    assert (closed.id, closed.state, closed.end) == (opened.id, "closed", opened.end)
+    assert closed.updated_at == over_at
+    assert tracker.close_silent({"t": over_at * 2}, 600_000) == []

@@ -7,7 +7,8 @@ One compiled kernel goes over the scores in arrival order and keeps a run a seri
   ``quiet - 1`` calm ones in between belong to it,
 * closes after ``quiet`` calm readings, or after `runs.LASTING_READINGS` above: then it is the new normal,
   has been told, and the series is mute until it has calmed. Missing and stuck series stay open, for
-  nobody gets used to those.
+  nobody gets used to those;
+* closes, too, when its series has gone silent (`close_silent`), unless silence is what it is about.
 
 What is said depends on the readings of the series, and for ``node_share`` on those of its node, in
 their order; never on how they are cut into frames or numbered.
@@ -16,7 +17,7 @@ their order; never on how they are cut into frames or numbered.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ from tidewarden.models.contract import State
 from tidewarden.scoring import kinds
 from tidewarden.scoring.explanation import Story, explain
 from tidewarden.scoring.growth import NameOrder, with_room
-from tidewarden.scoring.runs import RUN, blank_runs, follow
+from tidewarden.scoring.runs import RUN, blank_runs, close_unfinished, follow
 
 _FIELDS = RUN.names or ()
 _EVENTS_AT_ONCE = 1024  # events the kernel hands over at a time; it is called again until the frame is through
@@ -114,6 +115,25 @@ class AnomalyTracker:
             )  # fmt: skip
             events = zip(self._events[:n_events].tolist(), self._event_series[:n_events].tolist(), strict=True)
             told.extend(self._tell(dict(zip(_FIELDS, run, strict=True)), self._table[series]) for run, series in events)
+        return told
+
+    def close_silent(self, watermarks: Mapping[str, int], silence_ms: int) -> list[Anomaly]:
+        """Close runs of series that went silent in the middle of one, by the time of their tenant.
+
+        A run closes after ``quiet`` calm readings; where no readings come at all, time has to count
+        instead. Runs of missing readings stay open: silence is what they are about.
+
+        Args:
+            watermarks: newest reading of each tenant, milliseconds since the epoch.
+            silence_ms: time without a reading of the run after which it is over.
+        """
+        told: list[Anomaly] = []
+        runs = self._runs[: self._n_series]
+        for s in np.flatnonzero((runs["open"] == 1) & (runs["kind"] != int(AnomalyKind.MISSING))).tolist():
+            over_at = int(runs["end"][s]) + silence_ms
+            if watermarks.get(self._table[s].tenant, over_at) > over_at:
+                close_unfinished(self._runs, self._tally, self._live, s, over_at)
+                told.append(self._tell(dict(zip(_FIELDS, self._runs[s].item(), strict=True)), self._table[s]))
         return told
 
     def _tell(self, run: dict[str, Any], key: SeriesKey) -> Anomaly:

@@ -181,6 +181,14 @@ def follow(
 
 
 @njit(cache=True, nogil=True)
+def close_unfinished(runs: npt.NDArray[Any], tally: FloatArray, live: FloatArray, s: int, at: int) -> None:
+    """Close the run of series ``s``, of which nothing has come for long; ``at`` is the time to say so."""
+    run = runs[s]
+    _close(run, tally[s], live[s], False)
+    run.updated_at = at
+
+
+@njit(cache=True, nogil=True)
 def _note_repeat(run: Any, value: float, timestamp: int) -> None:
     if value == run.last_value:
         run.repeats += 1

@@ -8,6 +8,7 @@ series of other detectors nor the ids of the process's table cost memory or chan
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from tidewarden.resources import AnomalyDetector, AnomalyDetectorSpec, MetricStr
 from tidewarden.scoring.anomalies import AnomalyTracker
 from tidewarden.scoring.calibration import Calibrator
 from tidewarden.scoring.decision import DECISION_ROW, SEEN, Rules, decide
+from tidewarden.scoring.flat import FlatLine
 from tidewarden.scoring.gaps import GapFiller
 from tidewarden.scoring.snapshots import pack, unpack
 
@@ -79,6 +81,7 @@ class Scorer:
         self._global_of = np.zeros(64, np.int32)
         self._model = build(spec.model, spec.seasonality, config.interval_ms)
         self._calibrator = Calibrator()
+        self._flat = FlatLine()
         self._gaps = GapFiller(config.interval_ms, config.lateness_ms, config.max_gap)
         self._decisions = SeriesState(row=Column((DECISION_ROW,), np.float64))
         self._n_active = np.zeros(1, np.int64)
@@ -102,8 +105,8 @@ class Scorer:
 
     @property
     def state_bytes_per_series(self) -> int:
-        """Memory that one more series costs: model, calibration, gaps, decisions."""
-        parts = (self._model, self._calibrator, self._gaps, self._tracker)
+        """Memory that one more series costs, of all parts together."""
+        parts = (self._model, self._calibrator, self._flat, self._gaps, self._tracker)
         return sum(part.state_bytes_per_series for part in parts) + self._decisions.bytes_per_series
 
     def learning(self) -> Learning:
@@ -148,6 +151,8 @@ class Scorer:
             log10_p = np.where(np.isnan(said.surprise), 0.0, said.surprise)
         else:
             log10_p = self._calibrator.observe(series, said.surprise, learn)
+        flat_p = self._flat.observe(series, np.where(filled.late, np.nan, filled.value), learn)
+        log10_p = np.maximum(log10_p, -np.log10(flat_p))
         score, p_value = decide(
             series, filled.value, log10_p, learn, filled.late, said.expected, said.lower, said.upper, flags,
             self._decisions["row"], self._n_active, self._model.warmup, self._rules,
@@ -162,6 +167,12 @@ class Scorer:
         scores.series = self._global_of[series]
         return Scored(scores, anomalies)
 
+    def close_silent(self, watermarks: Mapping[str, int]) -> list[Anomaly]:
+        """Anomalies that are over because their series went silent; ``watermarks`` as in `AnomalyBatch`."""
+        config = self._config
+        quiet = config.spec.alerting.quiet + config.max_gap
+        return self._tracker.close_silent(watermarks, quiet * config.interval_ms + config.lateness_ms)
+
     def snapshot(self) -> bytes:
         """All state, series by name; checksummed and compressed, no pickles."""
         arrays: State = {}
@@ -172,6 +183,7 @@ class Scorer:
             ("decisions", self._decisions.snapshot()),
             ("totals", {"n_active": self._n_active.copy()}),
             ("tracker", self._tracker.snapshot()),
+            ("flat", self._flat.snapshot()),
         )
         for part, state in parts:
             arrays.update({f"{part}/{name}": array for name, array in state.items()})
@@ -201,6 +213,7 @@ class Scorer:
         self._decisions.restore(part("decisions"))
         self._n_active = part("totals")["n_active"].astype(np.int64)
         self._tracker.restore(part("tracker"), np.arange(len(keys)))
+        self._flat.restore(part("flat"), range(len(keys)))
 
     def _new_tracker(self) -> AnomalyTracker:
         config = self._config
@@ -258,3 +271,4 @@ class Scorer:
         self._gaps.resize(n, len(self._own.nodes))
         self._decisions.resize(n)
         self._tracker.resize(n)
+        self._flat.resize(n)

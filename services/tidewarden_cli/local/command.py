@@ -150,6 +150,7 @@ def _serve(pipeline: LocalPipeline, server: Server | None, *, exit_when_done: bo
     evaluated = False
     with Progress(pipeline, console, server.address if server else None) as progress:
         while not stop.wait(LOOK_EVERY_S) and not pipeline.crew.failed.is_set():
+            pipeline.post_progress()
             progress.update()
             if not evaluated and pipeline.finished():
                 evaluated = True

@@ -167,6 +167,16 @@ class LocalPipeline:
         """The series that a simulation plays."""
         return series_keys(simulation, self.bundle.base_dir_of(simulation))
 
+    def post_progress(self) -> None:
+        """Tell the status board how far the simulations are; what was said of their evaluation stays."""
+        board = self.telemetry.board
+        known = board.read().get("simulations", {})
+        for feed in self._feeds:
+            if feed.source.kind == "simulation":
+                played, total = feed.source.progress()
+                facts = {**known.get(feed.source.name, {}), "played": played, "total": total}
+                board.post("simulations", feed.source.name, **facts)
+
     def lag_records(self) -> int:
         """Records on the bus that some service has not yet read."""
         return int(sum(s.value for m in self.telemetry.lag.collect() for s in m.samples))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import numpy as np
 
 from tidewarden.bus.port import Record
@@ -16,6 +17,12 @@ from tidewarden.topics import Purpose
 from tidewarden_services.contract import Output
 
 _POST_EVERY_S = 0.25  # people read the board; more often costs more than it says
+
+
+class _Snapshot(msgspec.Struct):
+    version: int
+    watermarks: dict[str, int]
+    scorer: bytes
 
 
 class DetectService:
@@ -60,22 +67,21 @@ class DetectService:
                 self._telemetry.anomalies.labels(self._stream, self._detector, anomaly.kind).inc()
         outputs = [Output("scores", record.key, scores)]
         advanced = self._advance(scores)
-        if scored.anomalies or advanced:
-            batch = AnomalyBatch(detector=self._detector, anomalies=scored.anomalies, watermarks=dict(self._watermarks))
+        anomalies = scored.anomalies + (self._scorer.close_silent(self._watermarks) if advanced else [])
+        if anomalies or advanced:
+            batch = AnomalyBatch(detector=self._detector, anomalies=anomalies, watermarks=dict(self._watermarks))
             outputs.append(Output("anomalies", record.key, batch))
         return outputs
 
     def snapshot(self) -> bytes:
-        """State of model, calibration, thresholds and open anomalies.
-
-        The watermarks are not in it: they only say when to send a batch without anomalies, and the
-        next frame brings them back.
-        """
-        return self._scorer.snapshot()
+        """State of model, calibration, thresholds and open anomalies, and how far time had come."""
+        return msgspec.msgpack.encode(_Snapshot(1, self._watermarks, self._scorer.snapshot()))
 
     def restore(self, state: bytes) -> None:
-        """Go on from a snapshot."""
-        self._scorer.restore(state)
+        """Go on from a snapshot; ValueError says what does not fit."""
+        snapshot = msgspec.msgpack.decode(state, type=_Snapshot)
+        self._watermarks = snapshot.watermarks
+        self._scorer.restore(snapshot.scorer)
         self.post(force=True)
 
     def post(self, *, force: bool = False) -> None:
