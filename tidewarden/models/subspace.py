@@ -20,7 +20,7 @@ from tidewarden.models.state import Column, SeriesState
 
 LAGS = 24
 COMPONENTS = 3
-SCHOOL = 240.0  # readings after which the basis learns from every other window: they overlap by 23 in 24
+SCHOOL = 240.0  # readings after which the basis learns from every fourth window: neighbours overlap by 23 in 24
 BOUND = 12.0  # windows are bounded to so many spreads before they are learned
 
 COUNT, CENTER, SPREAD, HEAD, LEFT, POWER = range(6)
@@ -75,7 +75,7 @@ def _observe(
                 newest -= y[k] * basis[k, 0]
             e = left / LAGS + newest * newest
             surprise[i] = 0.5 * math.log(e + 1e-4)
-            if learn[i] and (count < SCHOOL or int(count) % 2 == 0):
+            if learn[i] and (count < SCHOOL or int(count) % 4 == 0):
                 w[0] = min(max(w[0], -BOUND), BOUND)
                 _oja(basis, w, y, count)
         if learn[i]:
