@@ -213,7 +213,7 @@ class LocalPipeline:
             if "arrived" in record.headers:
                 latency.observe(max(0.0, self.clock.monotonic() - float(record.headers["arrived"])))
 
-        service = DetectService(detector, stream, self.table, self.telemetry)
+        service = DetectService(detector, stream, self.table, self.telemetry, self.clock)
         self._add_service(service, stream, on_published=published)
 
     def _add_service(

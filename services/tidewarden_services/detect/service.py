@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 import numpy as np
 
 from tidewarden.bus.port import Record
+from tidewarden.clock import Clock
 from tidewarden.events import AnomalyBatch
 from tidewarden.frames import Frame, IntArray, ScoreFrame, SeriesTable
 from tidewarden.resources import AnomalyDetector, MetricStream
@@ -35,13 +34,16 @@ class DetectService:
 
     inputs: tuple[Purpose, ...] = ("readings",)
 
-    def __init__(self, detector: AnomalyDetector, stream: MetricStream, table: SeriesTable, telemetry: Telemetry):
+    def __init__(
+        self, detector: AnomalyDetector, stream: MetricStream, table: SeriesTable, telemetry: Telemetry, clock: Clock
+    ) -> None:
         self.name = f"detect.{detector.metadata.name}"
         self._detector = detector.metadata.name
         self._stream = stream.metadata.name
         self._interval_ms = stream.spec.interval
         self._table = table
         self._telemetry = telemetry
+        self._clock = clock
         self._scorer = Scorer(ScorerConfig.of(detector, stream), table)
         self._alerting = detector.spec.alerting
         self._model = detector.spec.model.kind
@@ -86,7 +88,7 @@ class DetectService:
 
     def post(self, *, force: bool = False) -> None:
         """Tell the status board how far the model is; at most a few times a second."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if not force and now - self._posted_at < _POST_EVERY_S:
             return
         self._posted_at = now
@@ -111,11 +113,11 @@ class DetectService:
 
     def _advance(self, scores: ScoreFrame) -> bool:
         """Move the tenants' watermarks on; true if one has moved by an interval since it was last told."""
-        for series in range(len(self._tenant_of), len(self._table)):  # new ones only
-            tenant = self._table[series].tenant
-            if tenant not in self._tenants:
-                self._tenants.append(tenant)
-            self._tenant_of = np.append(self._tenant_of, np.int32(self._tenants.index(tenant)))
+        new = [self._table[series].tenant for series in range(len(self._tenant_of), len(self._table))]
+        if new:
+            self._tenants += sorted(set(new) - set(self._tenants))
+            numbers = {tenant: number for number, tenant in enumerate(self._tenants)}
+            self._tenant_of = np.concatenate([self._tenant_of, np.array([numbers[t] for t in new], np.int32)])
         newest = np.full(len(self._tenants), np.iinfo(np.int64).min)
         np.maximum.at(newest, self._tenant_of[scores.series], scores.timestamp)
         advanced = False
