@@ -228,6 +228,17 @@ def test_what_was_answered_with_200_outlives_a_kill(start: type[Running], endles
     assert again.end(signal.SIGINT) == 0
 
 
+def test_on_the_loopback_only_its_own_names_are_answered(start: type[Running], endless: Path) -> None:
+    """A web site whose name resolves to 127.0.0.1 cannot read the API through a browser (DNS rebinding)."""
+    running = start("-f", endless)
+    foreign = httpx.get(f"{running.address}/api/statistics", headers={"host": "evil.example:80"}, timeout=30)
+    assert foreign.status_code == 421
+    assert "127.0.0.1" in foreign.json()["detail"]
+    by_name = running.address.replace("127.0.0.1", "localhost")
+    assert httpx.get(f"{by_name}/api/statistics", timeout=30).status_code == 200
+    assert running.end(signal.SIGTERM) == 0
+
+
 def test_help_has_examples_and_is_quick_to_import() -> None:
     """--help needs neither kernels nor web server: it would make every look-up slow."""
     done = run("up", "--help")

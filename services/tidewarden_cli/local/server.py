@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from ipaddress import ip_address
 
 import uvicorn
 
@@ -34,6 +35,7 @@ class Server:
             resources=pipeline.resources,
             clock=pipeline.clock,
             extra_routers=[source.router for source in pipeline.http_sources],
+            hosts=_names_of(bound_host),
         )
         config = uvicorn.Config(
             app,
@@ -57,6 +59,11 @@ class Server:
 
     def _run(self) -> None:
         self._server.run(sockets=[self._socket])
+
+
+def _names_of(host: str) -> frozenset[str]:
+    """Names under which a server on the loopback may be called; any name elsewhere, proxies have their own."""
+    return frozenset({"127.0.0.1", "localhost", "::1"}) if ip_address(host).is_loopback else frozenset()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def create_app(
     clock: Clock,
     extra_routers: Sequence[APIRouter] = (),
     page: Path | None = PAGE,
+    hosts: Collection[str] = (),
 ) -> FastAPI:
     """The HTTP application of one process.
 
@@ -56,6 +57,7 @@ def create_app(
         clock: for uptimes and for "now".
         extra_routers: routers of other rooms, such as the push sources.
         page: folder with ``index.html`` and what it loads; None: no page.
+        hosts: names under which this server may be called; empty: any.
     """
     context = ApiContext(store, bus, topics_by_stream, board, telemetry, resources, clock, clock.monotonic())
     statistics = Statistics(context)
@@ -75,7 +77,7 @@ def create_app(
     app.state.statistics = statistics
     app.state.announce = live.announce
     problems.install(app)
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, hosts=hosts)
     for router in (status_routes, anomaly_routes, alert_routes, reading_routes, rollup_routes, *extra_routers):
         app.include_router(router)
     app.add_api_websocket_route("/ws", _socket(live))
