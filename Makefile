@@ -15,10 +15,10 @@ help: ## This list
 define INSTALL
 	@if command -v uv >/dev/null 2>&1; then \
 	  test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) $(VENV); \
-	  uv pip install --quiet --python $(BIN)/python -e '.[$(1)]'; \
+	  uv pip install --quiet --python $(BIN)/python -e '.$(1)'; \
 	else \
 	  test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(1)]'; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.$(1)'; \
 	fi
 	@touch $@
 endef
@@ -31,10 +31,10 @@ $(VENV)/.installed: pyproject.toml
 	@$(BIN)/python -m tidewarden_cli.warm
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(call INSTALL,dev)
+	$(call INSTALL,[dev])
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
-	$(call INSTALL,dev$(,)bench)
+	$(call INSTALL,[dev$(,)bench])
 , := ,
 
 demo: $(VENV)/.installed ## Real incidents and a simulated fleet, live at http://127.0.0.1:8000 (ARGS="--exit-when-done --json")
