@@ -43,14 +43,17 @@ def _observe(
             continue
         row = rows[series[i]]
         count = row[COUNT]
+        gap = x - row[MEAN]
         if count >= YOUNG:
             # A constant has no variance: half its finest step ever seen, or a thousandth of its level.
             floor = row[FINEST] * 0.5 if row[FINEST] > 0.0 else 1e-3 * abs(row[MEAN]) + 1e-9
             sigma = max(math.sqrt(row[VARIANCE]), floor)
-            surprise[i] = abs(x - row[MEAN]) / sigma
+            surprise[i] = abs(gap) / sigma
             expected[i] = row[MEAN]
             lower[i] = row[MEAN] - BAND * sigma
             upper[i] = row[MEAN] + BAND * sigma
+            # By the deviation from before: a constant's first outlier must not vouch for itself by its step.
+            gap = min(max(gap, -BOUND * sigma), BOUND * sigma)
         if learn[i]:
             if count == 0.0:
                 row[MEAN] = x
@@ -58,11 +61,6 @@ def _observe(
                 step = abs(x - row[LAST])
                 if step > 0.0 and (row[FINEST] == 0.0 or step < row[FINEST]):
                     row[FINEST] = step
-                gap = x - row[MEAN]
-                if count >= YOUNG:
-                    floor = row[FINEST] * 0.5 if row[FINEST] > 0.0 else 1e-3 * abs(row[MEAN]) + 1e-9
-                    limit = BOUND * max(math.sqrt(row[VARIANCE]), floor)
-                    gap = min(max(gap, -limit), limit)
                 share = max(gain, 1.0 / (count + 1.0))
                 row[MEAN] += share * gap
                 row[VARIANCE] = (1.0 - share) * (row[VARIANCE] + share * gap * gap)

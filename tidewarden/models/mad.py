@@ -51,8 +51,10 @@ def _observe(
             continue
         row = rows[series[i]]
         count = int(row[COUNT])
+        # Before this reading's own step is known: a constant's first outlier must not vouch for itself by it.
+        mad = max(row[MAD], _floor(row))
         if count >= FIT:
-            sigma = SIGMA * max(row[MAD], _floor(row))
+            sigma = SIGMA * mad
             surprise[i] = abs(x - row[MEDIAN]) / sigma
             expected[i] = row[MEDIAN]
             lower[i] = row[MEDIAN] - BAND * sigma
@@ -71,7 +73,6 @@ def _observe(
                 row[MEDIAN] = np.median(row[BUFFER:])
                 row[MAD] = np.median(np.abs(row[BUFFER:] - row[MEDIAN]))
             continue
-        mad = max(row[MAD], _floor(row))
         away = abs(x - row[MEDIAN])
         pace = max(gain, 1.0 / (count + 1))
         if x != row[MEDIAN]:

@@ -1,0 +1,254 @@
+"""Each model says what a slow, plain Python version of it says, that sees one reading of one series at a time.
+
+The slow versions keep the whole past and read off it what they need; the kernels keep a few numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from statistics import median
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pytest
+
+from tidewarden.models import ewma, mad, seasonal, static
+from tidewarden.models.contract import Judgement, Model
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+NAN = math.nan
+SEEDS = range(4)
+
+
+class Said(NamedTuple):
+    """What is said of one reading."""
+
+    surprise: float = NAN
+    expected: float = NAN
+    lower: float = NAN
+    upper: float = NAN
+
+
+NOTHING = Said()
+
+
+class Slow(Protocol):
+    """A slow model of one series."""
+
+    def see(self, time_ms: int, x: float, learn: bool) -> Said:
+        """Judge a reading by those before it, then learn it if ``learn``."""
+
+
+class Data(NamedTuple):
+    """Interleaved readings of several series, as a kernel takes them."""
+
+    series: np.ndarray
+    timestamp: np.ndarray
+    value: np.ndarray
+    learn: np.ndarray
+
+
+def readings(seed: int, n: int = 500) -> Data:
+    """Eight series, a few hundred readings each: every shape and every nuisance that comes in life."""
+    rng = np.random.default_rng(seed)
+    hours = np.arange(n)
+    shapes = [
+        100 + rng.normal(0, 5, n),
+        np.full(n, 42.0),  # a constant …
+        np.zeros(n),  # … and the one without a level
+        rng.poisson(2, n).astype(float),  # few values, many duplicates
+        50 + 20 * np.sin(2 * np.pi * hours / 24) + rng.normal(0, 1, n),
+        np.where(hours < n // 2, 10.0, 1000.0) + rng.normal(0, 1, n),  # a shift for good
+        np.where(hours % 100 < 60, 5.0, rng.normal(5, 1, n)),  # a constant that comes to life
+        -1e6 + rng.standard_cauchy(n),
+    ]
+    rows: list[tuple[int, int, float]] = []
+    for i, shape in enumerate(shapes):
+        time_ms = int(rng.integers(-3 * DAY_MS, 3 * DAY_MS))
+        for x in shape.tolist():
+            time_ms += HOUR_MS * (int(rng.integers(2, 200)) if rng.random() < 0.01 else 1)  # gaps
+            value = NAN if rng.random() < 0.03 else x * 9 if rng.random() < 0.01 else x
+            rows += [(i, time_ms, value)] * (2 if rng.random() < 0.02 else 1)  # duplicates
+    # Interleaved at random, each series in its own order.
+    turn = rng.permutation([i for i, _, _ in rows])
+    queues = [iter([row for row in rows if row[0] == i]) for i in range(len(shapes))]
+    mixed = [next(queues[i]) for i in turn]
+    value = np.array([x for _, _, x in mixed])
+    return Data(
+        np.array([i for i, _, _ in mixed], np.int32),
+        np.array([t for _, t, _ in mixed], np.int64),
+        value,
+        np.isfinite(value) & (rng.random(len(value)) > 0.02),  # late readings are not learned
+    )
+
+
+def agree(model: Model, slow: Callable[[], Slow], data: Data) -> None:
+    """The kernel, in one call over all series, says what slow models, one a series, say."""
+    out = Judgement.blank(len(data.series))
+    model.resize(int(data.series.max()) + 1)
+    model.observe(*data, out)
+    slows = [slow() for _ in range(int(data.series.max()) + 1)]
+    rows = zip(*(column.tolist() for column in data), strict=True)
+    expected = np.array([slows[i].see(t, x, learn) if math.isfinite(x) else NOTHING for i, t, x, learn in rows])
+    for k, name in enumerate(Said._fields):
+        np.testing.assert_allclose(getattr(out, name), expected[:, k], rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def finest_step(past: list[float]) -> float | None:
+    """Smallest difference between neighbours that differ; None of a constant."""
+    return min((abs(b - a) for a, b in pairwise(past) if a != b), default=None)
+
+
+def least(past: list[float], share: float, level: float) -> float:
+    """Least deviation: a share of the finest step, or a thousandth of a constant's level."""
+    step = finest_step(past)
+    return 1e-3 * abs(level) + 1e-9 if step is None else share * step
+
+
+def bounded(gap: float, limit: float) -> float:
+    return math.copysign(min(abs(gap), limit), gap)
+
+
+class SlowEwma:
+    """Mean and variance with exponentially fading weights, outliers drawn in to four deviations."""
+
+    def __init__(self, half_life: float) -> None:
+        self.gain = 1 - 0.5 ** (1 / half_life)
+        self.past: list[float] = []
+        self.mean = self.variance = 0.0
+
+    def see(self, time_ms: int, x: float, learn: bool) -> Said:
+        said, gap = NOTHING, x - self.mean
+        if len(self.past) >= ewma.YOUNG:
+            sigma = max(math.sqrt(self.variance), least(self.past, 0.5, self.mean))
+            said = Said(abs(gap) / sigma, self.mean, self.mean - ewma.BAND * sigma, self.mean + ewma.BAND * sigma)
+            gap = bounded(gap, ewma.BOUND * sigma)
+        if learn:
+            self.past.append(x)
+            share = max(self.gain, 1 / len(self.past))  # the first readings weigh all alike
+            if len(self.past) > 1:
+                self.variance = (1 - share) * (self.variance + share * gap**2)
+            self.mean += share * gap
+        return said
+
+
+class SlowMad:
+    """A median and a median absolute deviation that take one small step towards each reading."""
+
+    def __init__(self, half_life: float) -> None:
+        self.gain = 1 - 0.5 ** (1 / half_life)
+        self.past: list[float] = []
+        self.median = self.mad = 0.0
+
+    def see(self, time_ms: int, x: float, learn: bool) -> Said:
+        said, width = NOTHING, max(self.mad, least(self.past, 0.25, self.median))
+        if len(self.past) >= mad.FIT:
+            sigma = mad.SIGMA * width
+            reach = mad.BAND * sigma
+            said = Said(abs(x - self.median) / sigma, self.median, self.median - reach, self.median + reach)
+        if learn:
+            self.past.append(x)
+            if len(self.past) == mad.FIT:
+                self.median = median(self.past)
+                self.mad = median(abs(y - self.median) for y in self.past)
+            elif len(self.past) > mad.FIT:
+                self.step(x, width)
+        return said
+
+    def step(self, x: float, width: float) -> None:
+        pace = max(self.gain, 1 / len(self.past))
+        self.mad = width * (1 + pace if abs(x - self.median) > width else 1 - pace)
+        self.median += bounded(x - self.median, pace * width)
+
+
+class SlowSeasonal:
+    """Level plus one offset for each step of each season, each moved by its share of what is left unexplained."""
+
+    def __init__(self, half_life: float, bins: int, seasons_ms: list[int], interval_ms: int) -> None:
+        self.bins, self.seasons_ms = bins, seasons_ms
+        readings_each = [max(1.0, season / interval_ms) for season in seasons_ms]
+        # A half-life counts seasons, and a step of a season sees several readings each time round.
+        self.gains = [1 - 0.5 ** (1 / (half_life * max(1.0, n / bins))) for n in readings_each]
+        self.level_gain = 1 - 0.5 ** (4 / max(4.0, readings_each[0]))
+        self.past: list[float] = []
+        self.level = self.spread = 0.0
+        self.offset: dict[tuple[int, int], float] = {}
+        self.visits: dict[tuple[int, int], int] = {}
+
+    def see(self, time_ms: int, x: float, learn: bool) -> Said:
+        steps = [(season, time_ms % season * self.bins // season) for season in self.seasons_ms]
+        known = all(step in self.visits for step in steps)
+        ready = known and len(self.past) >= 8
+        spread = max(self.spread, self.least_spread())
+        middle = self.level + sum(self.offset.get(step, 0.0) for step in steps)
+        reach = seasonal.BAND * spread
+        said = Said(abs(x - middle) / spread, middle, middle - reach, middle + reach) if ready else NOTHING
+        if learn:
+            if not self.past:
+                self.level = middle = x
+            gap = bounded(x - middle, seasonal.BOUND * spread) if ready else x - middle
+            self.learn_spread(x, gap, spread, known)
+            for step, gain in zip(steps, self.gains, strict=True):
+                self.visits[step] = self.visits.get(step, 0) + 1
+                share = max(1 / self.visits[step], gain)
+                self.offset[step] = self.offset.get(step, 0.0) + share * gap
+                gap -= share * gap
+            self.level += self.level_gain * gap
+        return said
+
+    def least_spread(self) -> float:
+        return least(self.past, 0.25, self.past[-1] if self.past else 0.0)
+
+    def learn_spread(self, x: float, gap: float, spread: float, known: bool) -> None:
+        before = self.past[-1] if self.past else 0.0
+        self.past.append(x)
+        if not known:  # nothing was expected, so nothing was missed by much or little
+            self.spread = max(self.spread, least(self.past, 0.25, before))
+        elif len(self.past) > 8:
+            self.spread = spread + (abs(gap) - spread) * max(seasonal.SPREAD_GAIN, 1 / len(self.past))
+
+
+class SlowStatic:
+    """Inside is 0, outside is anomaly_score 1."""
+
+    def __init__(self, lower: float | None, upper: float | None) -> None:
+        self.lower, self.upper = lower, upper
+
+    def see(self, time_ms: int, x: float, learn: bool) -> Said:
+        ends = (NAN if self.lower is None else self.lower, NAN if self.upper is None else self.upper)
+        if self.lower is not None and x < self.lower:
+            return Said(static.OUTSIDE_LOG10_P, self.lower, *ends)
+        if self.upper is not None and x > self.upper:
+            return Said(static.OUTSIDE_LOG10_P, self.upper, *ends)
+        return Said(0.0, x, *ends)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("half_life", [0.5, 30.0])
+def test_ewma_is_a_fading_mean(half_life: float, seed: int) -> None:
+    """`ewma` equals its slow version on eight interleaved series of every shape."""
+    agree(ewma.Ewma(half_life, 60), lambda: SlowEwma(half_life), readings(seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("half_life", [2.0, 240.0])
+def test_mad_is_a_median_that_steps(half_life: float, seed: int) -> None:
+    """`mad` equals its slow version on eight interleaved series of every shape."""
+    agree(mad.Mad(half_life, 60), lambda: SlowMad(half_life), readings(seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("seasons_ms", "bins"), [([DAY_MS], 24), ([DAY_MS, 7 * DAY_MS], 7), ([5 * HOUR_MS], 2)])
+def test_seasonal_is_a_level_and_an_offset_for_each_step(seasons_ms: list[int], bins: int, seed: int) -> None:
+    """`seasonal` equals its slow version, with one season and two, with bins of one reading and of many."""
+    model = seasonal.Seasonal(3.0, bins, None, seasons_ms, HOUR_MS)
+    agree(model, lambda: SlowSeasonal(3.0, bins, seasons_ms, HOUR_MS), readings(seed))
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(None, 42.0), (42.0, None), (0.0, 100.0)])
+def test_static_is_two_comparisons(lower: float | None, upper: float | None) -> None:
+    """`static` equals two comparisons; a value on the limit is inside."""
+    agree(static.Static(lower, upper), lambda: SlowStatic(lower, upper), readings(0))
