@@ -225,6 +225,15 @@ class ScoreFrame:
         columns = [getattr(self, name)[rows] for name in SCORE_COLUMNS]
         return ScoreFrame(self.table, self.detector, self.model_version, *columns)
 
+    @classmethod
+    def concat(cls, frames: Sequence[ScoreFrame]) -> ScoreFrame:
+        """Several frames of one detector and table as one, in their order."""
+        first = frames[0]
+        if len(frames) == 1:
+            return first
+        columns = [np.concatenate([getattr(frame, name) for frame in frames]) for name in SCORE_COLUMNS]
+        return cls(first.table, first.detector, first.model_version, *columns)
+
 
 SCORE_COLUMNS = (
     "series", "timestamp", "value", "anomaly_score", "p_value", "expected", "lower", "upper", "kind", "flags",

@@ -4,7 +4,8 @@ Reading by reading, in arrival order: when a node's newest timestamp has passed 
 lateness`` and a series of that node has said nothing at its tick ``t``, an absent reading (NaN) is put
 into the stream at that place; likewise when the series itself reports again beyond ``t``. After
 `max_gap` absent readings in a row a series counts as gone, until it reports again. A node that is
-silent altogether says nothing of time, so its absences come out when it resumes.
+silent altogether says nothing of time: its absences come out when it resumes, or before that when
+somebody who knows the time asks for them (`GapFiller.absences`, `silence.py`).
 
 The interval of a series is the stream's, or the median of its own last seven spacings where that is
 larger. Nothing is called absent before seven spacings have been seen. Everything is a function of the
@@ -154,6 +155,34 @@ def _fill(
     return out_series[:n], out_time[:n], out_value, out_row[:n] < 0, out_late[:n]
 
 
+@njit(cache=True, nogil=True)
+def _absences(
+    quiet: IntArray, now: TimeArray, rows: TimeArray, nodes: TimeArray, interval: int, lateness: int, max_gap: int
+) -> tuple[IntArray, TimeArray]:
+    """Absent readings of silent nodes: series and timestamp. Their node's time stays where it is."""
+    capacity = 64
+    out_series = np.empty(capacity, np.int32)
+    out_time = np.empty(capacity, np.int64)
+    n = 0
+    for k in range(len(quiet)):
+        s = nodes[quiet[k], FIRST]
+        while s >= 0:
+            row = rows[s]
+            if row[N_SPACINGS] >= SPACINGS:
+                spacing = max(interval, row[SPACING])
+                while row[LAST] + 2 * spacing + lateness < now[k] and row[ABSENT_RUN] < max_gap:
+                    row[LAST] += spacing
+                    row[ABSENT_RUN] += 1
+                    if n == len(out_series):
+                        out_series = _grow(out_series)
+                        out_time = _grow(out_time)
+                    out_series[n] = s
+                    out_time[n] = row[LAST]
+                    n += 1
+            s = row[NEXT]
+    return out_series[:n], out_time[:n]
+
+
 @dataclass(slots=True, eq=False)
 class Filled:
     """Readings with the absent ones between them; arrays of shape (m,), m ≥ n."""
@@ -196,6 +225,16 @@ class GapFiller:
     def fill(self, series: IntArray, timestamp: TimeArray, value: FloatArray, node_of: IntArray) -> Filled:
         """Readings (n,) in arrival order with absent ones put between them; ``node_of`` maps series to node."""
         return Filled(*_fill(series, timestamp, value, self._series["row"], self._nodes["row"], node_of, *self._limits))
+
+    def absences(self, quiet: IntArray, now: TimeArray) -> Filled:
+        """What silent nodes (m,) owe by the time ``now`` (m,) of their tenants, at most ``max_gap`` a series.
+
+        The same absent readings that would come out when the node resumes, only earlier; then they do not
+        come out again.
+        """
+        series, timestamp = _absences(quiet, now, self._series["row"], self._nodes["row"], *self._limits)
+        n = len(series)
+        return Filled(series, timestamp, np.full(n, np.nan), np.ones(n, np.bool_), np.zeros(n, np.bool_))
 
     def snapshot(self) -> State:
         """The whole state as arrays (copies)."""

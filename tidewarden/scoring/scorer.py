@@ -24,7 +24,8 @@ from tidewarden.scoring.anomalies import AnomalyTracker
 from tidewarden.scoring.calibration import Calibrator
 from tidewarden.scoring.decision import DECISION_ROW, SEEN, Rules, decide
 from tidewarden.scoring.flat import FlatLine
-from tidewarden.scoring.gaps import GapFiller
+from tidewarden.scoring.gaps import Filled, GapFiller
+from tidewarden.scoring.silence import Silence
 from tidewarden.scoring.snapshots import pack, unpack
 
 UNKNOWN = -1
@@ -83,6 +84,7 @@ class Scorer:
         self._calibrator = Calibrator()
         self._flat = FlatLine()
         self._gaps = GapFiller(config.interval_ms, config.lateness_ms, config.max_gap)
+        self._silence = Silence((config.max_gap + 2) * config.interval_ms + config.lateness_ms)
         self._decisions = SeriesState(row=Column((DECISION_ROW,), np.float64))
         self._n_active = np.zeros(1, np.int64)
         self._rules = Rules.of(spec.alerting, config.interval_ms)
@@ -141,7 +143,26 @@ class Scorer:
         rows = np.flatnonzero(own >= 0)
         value = frame.value[rows]
         value = np.where(np.isfinite(value), value, np.nan)
-        filled = self._gaps.fill(own[rows], frame.timestamp[rows], value, self._own.node_of)
+        self._silence.hear(self._own.node_of[own[rows]], len(self._own.nodes))
+        return self._judge(self._gaps.fill(own[rows], frame.timestamp[rows], value, self._own.node_of))
+
+    def advance(self, watermarks: Mapping[str, int]) -> Scored:
+        """Let time pass: what nodes owe that have fallen silent, and anomalies that silence has ended.
+
+        Absent readings of a silent node are the same, with the same scores, whether they are noticed here
+        or when the node resumes.
+
+        Args:
+            watermarks: newest reading of each tenant, milliseconds since the epoch.
+        """
+        scored = self._judge(self._gaps.absences(*self._silence.silent(self._own, watermarks)))
+        config = self._config
+        quiet_ms = (config.spec.alerting.quiet + config.max_gap) * config.interval_ms + config.lateness_ms
+        scored.anomalies += self._tracker.close_silent(watermarks, quiet_ms)
+        return scored
+
+    def _judge(self, filled: Filled) -> Scored:
+        """Score readings and absences, own series numbers, in order."""
         series, timestamp = filled.series, filled.timestamp
         flags = filled.flags
         learn = ~filled.late & np.isfinite(filled.value)
@@ -167,12 +188,6 @@ class Scorer:
         scores.series = self._global_of[series]
         return Scored(scores, anomalies)
 
-    def close_silent(self, watermarks: Mapping[str, int]) -> list[Anomaly]:
-        """Anomalies that are over because their series went silent; ``watermarks`` as in `AnomalyBatch`."""
-        config = self._config
-        quiet = config.spec.alerting.quiet + config.max_gap
-        return self._tracker.close_silent(watermarks, quiet * config.interval_ms + config.lateness_ms)
-
     def snapshot(self) -> bytes:
         """All state, series by name; checksummed and compressed, no pickles."""
         arrays: State = {}
@@ -184,6 +199,7 @@ class Scorer:
             ("totals", {"n_active": self._n_active.copy()}),
             ("tracker", self._tracker.snapshot()),
             ("flat", self._flat.snapshot()),
+            ("silence", self._silence.snapshot()),
         )
         for part, state in parts:
             arrays.update({f"{part}/{name}": array for name, array in state.items()})
@@ -214,6 +230,7 @@ class Scorer:
         self._n_active = part("totals")["n_active"].astype(np.int64)
         self._tracker.restore(part("tracker"), np.arange(len(keys)))
         self._flat.restore(part("flat"), range(len(keys)))
+        self._silence.restore(part("silence"))
 
     def _new_tracker(self) -> AnomalyTracker:
         config = self._config

@@ -59,17 +59,19 @@ class DetectService:
         frame = record.value
         assert isinstance(frame, Frame)
         scored = self._scorer.score(frame)
-        scores = scored.scores
+        scores, anomalies = scored.scores, scored.anomalies
         self.post()
         if not len(scores):
             return []
+        advanced = self._advance(scores)
+        if advanced:
+            owed = self._scorer.advance(self._watermarks)
+            scores, anomalies = ScoreFrame.concat([scores, owed.scores]), anomalies + owed.anomalies
         self._scored.inc(len(scores))
-        for anomaly in scored.anomalies:
+        for anomaly in anomalies:
             if anomaly.revision == 1:
                 self._telemetry.anomalies.labels(self._stream, self._detector, anomaly.kind).inc()
         outputs = [Output("scores", record.key, scores)]
-        advanced = self._advance(scores)
-        anomalies = scored.anomalies + (self._scorer.close_silent(self._watermarks) if advanced else [])
         if anomalies or advanced:
             batch = AnomalyBatch(detector=self._detector, anomalies=anomalies, watermarks=dict(self._watermarks))
             outputs.append(Output("anomalies", record.key, batch))
