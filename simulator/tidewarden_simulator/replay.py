@@ -58,13 +58,14 @@ class Recording:
 def load(
     replay: Replay, *, interval_ms: int, base_dir: Path, points: int | None, labelled: bool = True
 ) -> list[Recorded]:
-    """The recorded series as they are in their files, sorted by name, the first ``points`` of each.
+    """The recorded series as they are in their files, sorted by name, from each as long as ``points`` ticks last.
 
     Args:
         replay: what to read.
         interval_ms: spacing of rows in files without timestamps.
         base_dir: folder of the resource file.
-        points: readings of each series; None: all.
+        points: how long each series lasts, in ticks of its usual spacing or of ``interval_ms`` where that is
+            larger; by time, so that holes in one recording do not make it end after the others. None: all.
         labelled: read the labels; else everything counts as normal.
 
     Raises:
@@ -78,7 +79,7 @@ def load(
     if not merged:
         wanted = f" whose name contains one of {replay.include}" if replay.include else ""
         raise ValueError(f"replay: {replay.path or replay.dataset} has no series{wanted}; see replay.include")
-    return [_in_time_order(key, parts, points) for key, parts in sorted(merged.items())]
+    return [_in_time_order(key, parts, points, interval_ms) for key, parts in sorted(merged.items())]
 
 
 def join(recorded: list[Recorded], *, start_ms: int | None) -> Recording:
@@ -118,12 +119,16 @@ def truth_of(recorded: list[Recorded], *, start_ms: int | None) -> Iterator[Trut
                 )
 
 
-def _in_time_order(key: SeriesKey, parts: list[Recorded], points: int | None) -> Recorded:
+def _in_time_order(key: SeriesKey, parts: list[Recorded], points: int | None, interval_ms: int) -> Recorded:
     timestamp = np.concatenate([part.timestamp for part in parts])
-    order = np.argsort(timestamp, kind="stable")[:points]
+    order = np.argsort(timestamp, kind="stable")
+    timestamp = timestamp[order]
+    if points is not None and len(timestamp) > 1:
+        tick_ms = max(interval_ms, int(np.median(np.diff(timestamp))))
+        order = order[: np.searchsorted(timestamp, timestamp[0] + points * tick_ms)]
     value = np.concatenate([part.value for part in parts])[order]
     label = np.concatenate([part.label for part in parts])[order]
-    return Recorded(key, timestamp[order], value, label)
+    return Recorded(key, timestamp[: len(order)], value, label)
 
 
 def _nab(replay: Replay) -> Iterator[Recorded]:
