@@ -1,28 +1,19 @@
-"""``python -m benchmarks [NAME…] [--output FILE]``: run every ``bench_*.py`` here that has a ``run()``."""
+"""``python -m benchmarks [NAME…] [--output FILE]``: the ``run()`` of every ``bench_*.py`` here."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks.report import Result, as_line, print_table, write_lines
+from benchmarks.report import as_line, print_table, write_lines
 
 
 def names() -> list[str]:
     """NAME of each module ``bench_NAME`` beside this one."""
     found = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
     return [name.removeprefix("bench_") for name in found if name.startswith("bench_")]
-
-
-def runner(name: str) -> Callable[[], Iterable[Result]] | None:
-    """The bench's ``run``; None for a script that prints by itself."""
-    run: Callable[[], Iterable[Result]] | None = getattr(
-        importlib.import_module(f"benchmarks.bench_{name}"), "run", None
-    )
-    return run
 
 
 def main() -> None:
@@ -37,8 +28,7 @@ def main() -> None:
         parser.error(f"no benchmark is called {unknown[0]!r}; there are: {', '.join(known)}")
     results = []
     for name in arguments.names or known:
-        run = runner(name)
-        for result in run() if run is not None else ():
+        for result in importlib.import_module(f"benchmarks.bench_{name}").run():
             print(as_line(result), flush=True)
             results.append(result)
     results.sort(key=lambda result: result.bench)

@@ -1,21 +1,17 @@
 """Making labelled metrics: 1,000 nodes × 3 metrics × 1,440 points, CPU seconds after import, beside the csv module.
 
-    python benchmarks/bench_generate.py [--runs 3] [--json FILE]
-
-A line of JSON for each subject: bench, subject, value, unit, ratio (to the slowest way of doing the same).
 The least of the runs is told: what else the machine does can only add to it.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
-import json
 import resource
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.report import Result
 from tidewarden.events import AnomalyKind
 from tidewarden.resources.metricsimulation import Anomalies, Fleet
 from tidewarden_simulator.fleets import FleetMaker
@@ -26,6 +22,7 @@ POINTS = 1_440
 START_MS = 1_767_225_600_000
 FLEET = Fleet(tenants=["sim"], nodes=1_000, metrics=["latency_ms", "error_rate", "throughput"])
 READINGS = 3_000 * POINTS
+RUNS = 3
 PEER_POINTS = 48  # the peer gets a thirtieth of the work, or it would take longer than all others together
 
 
@@ -71,32 +68,16 @@ def least(runs: int, work: Callable[[], None]) -> float:
     return min(times)
 
 
-def main() -> None:
-    """Measure, print a table, write JSON lines."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+def run() -> Iterator[Result]:
+    """CPU seconds of each subject; ``ratio`` is how many times the csv module's seconds they are quicker."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        slowest = least(1, lambda: peer(folder)) * POINTS / PEER_POINTS
         seconds = {
-            "readings only": least(options.runs, make),
-            "with Parquet": least(options.runs, lambda: write(Format.PARQUET, folder)),
-            "with CSV": least(options.runs, lambda: write(Format.CSV, folder)),
-            "csv module (scaled from 1/30)": least(1, lambda: peer(folder)) * POINTS / PEER_POINTS,
+            "readings only": least(RUNS, make),
+            "with Parquet": least(RUNS, lambda: write(Format.PARQUET, folder)),
+            "with CSV": least(RUNS, lambda: write(Format.CSV, folder)),
+            "csv module (scaled from 1/30)": slowest,
         }
-    slowest = max(seconds.values())
-    print(f"{READINGS:,} labelled readings of 3,000 series")
     for subject, value in seconds.items():
-        print(
-            f"  {subject:32} {value:6.2f} s CPU   {READINGS / value / 1e6:6.1f} M readings/s   × {slowest / value:.1f}"
-        )
-    if options.json:
-        with options.json.open("a") as file:
-            for subject, value in seconds.items():
-                line = {"bench": "generate", "subject": subject, "value": round(value, 4), "unit": "s"}
-                file.write(json.dumps({**line, "ratio": round(slowest / value, 2)}) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+        yield Result("generate", subject, value, "s CPU", slowest / value)

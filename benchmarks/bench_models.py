@@ -1,19 +1,16 @@
-"""Readings a second and core of every model over 1,000 series, scoring as the detect service does.
+"""Readings a second and core of every model over 1,000 series, alone and scoring as the detect service does.
 
-Prints one JSON line per result: ``{bench, subject, value, unit, ratio}``; ratio is against `auto`.
 Seconds are CPU seconds of this process, so that a busy machine blurs the figures less.
-
-    python benchmarks/bench_models.py [--series 1000] [--readings 600]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
+from collections.abc import Iterator
 
 import numpy as np
 
+from benchmarks.report import Result
 from tidewarden.frames import Frame, SeriesKey, SeriesTable
 from tidewarden.models.contract import Judgement
 from tidewarden.models.registry import build, kinds
@@ -22,6 +19,8 @@ from tidewarden.scoring.scorer import Scorer, ScorerConfig
 
 DAY_MS = 86_400_000
 FRAME_READINGS = 10_000
+SERIES = 1_000
+POINTS = 600
 
 
 def fleet(n_series: int, n: int) -> Frame:
@@ -60,23 +59,14 @@ def whole_scorer(kind: str, frame: Frame) -> tuple[float, int]:
     return (len(frame) - len(frame.table)) / (time.process_time() - start), scorer.state_bytes_per_series
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--series", type=int, default=1000)
-    parser.add_argument("--readings", type=int, default=600)
-    arguments = parser.parse_args()
-    frame = fleet(arguments.series, arguments.readings)
+def run() -> Iterator[Result]:
+    """Speed of each model alone and in the whole scorer, and its state; ``ratio`` is against `auto`."""
+    frame = fleet(SERIES, POINTS)
     alone = {kind: model_alone(kind, frame) for kind in kinds()}
     whole = {kind: whole_scorer(kind, frame) for kind in kinds()}
     for kind in kinds():
-        rows = (
-            ("model", alone[kind], "readings/s/core", alone[kind] / alone["auto"]),
-            ("scorer", whole[kind][0], "readings/s/core", whole[kind][0] / whole["auto"][0]),
-            ("state", whole[kind][1], "bytes/series", whole[kind][1] / whole["auto"][1]),
-        )
-        for bench, value, unit, ratio in rows:
-            print(json.dumps({"bench": bench, "subject": kind, "value": round(value), "unit": unit, "ratio": ratio}))
-
-
-if __name__ == "__main__":
-    main()
+        yield Result("model", kind, alone[kind], "readings/s/core", alone[kind] / alone["auto"])
+    for kind in kinds():
+        yield Result("scorer", kind, whole[kind][0], "readings/s/core", whole[kind][0] / whole["auto"][0])
+    for kind in kinds():
+        yield Result("state", kind, whole[kind][1], "bytes/series", whole[kind][1] / whole["auto"][1])

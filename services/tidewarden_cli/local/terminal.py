@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -97,17 +98,9 @@ def show_summary(summary: Summary, console: Console) -> None:
     )
     if not summary.evaluation:
         return
-    table = Table(title="Against the truth of the simulations", title_justify="left")
-    for heading in (
-        "detector",
-        "simulation",
-        "precision",
-        "recall",
-        "F1",
-        "VUS-PR",
-        "median delay",
-        "false alarms/day",
-    ):
+    console.print("Against the truth of the simulations:")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("detector", "simulation", "precision", "recall", "F1", "VUS-PR", "delay", "false/day"):
         table.add_column(heading, justify="left" if heading in ("detector", "simulation") else "right")
     for row in summary.evaluation:
         delay = "–" if row.delay_median_s is None else f"{row.delay_median_s:.0f} s"
