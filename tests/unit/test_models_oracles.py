@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import pytest
 
-from tidewarden.models import ewma, mad, seasonal, static
+from tidewarden.models import ewma, mad, seasonal, static, subspace
 from tidewarden.models.contract import Judgement, Model
 
 HOUR_MS = 3_600_000
@@ -226,6 +226,52 @@ class SlowStatic:
         return Said(0.0, x, *ends)
 
 
+class SlowSubspace:
+    """Windows of the last readings, newest first, against three directions that turn towards what they see."""
+
+    def __init__(self) -> None:
+        self.past: list[float] = []
+        self.center = self.spread = 0.0
+        self.basis = subspace.cosines()  # a direction a row
+
+    def see(self, time_ms: int, x: float, learn: bool) -> Said:
+        said, n = NOTHING, len(self.past)
+        if n >= subspace.LAGS:
+            scale = max(self.spread, 1e-9 + 1e-6 * abs(self.center))
+            window = (np.array([x, *self.past[: -subspace.LAGS : -1]]) - self.center) / scale
+            tame = np.clip(window, -subspace.BOUND, subspace.BOUND)
+            window = np.array([np.clip(window[0], -1e6, 1e6), *tame[1:]])
+            along = self.basis @ window
+            rest = window - along @ self.basis
+            said = Said(0.5 * math.log(np.mean(rest**2) + rest[0] ** 2 + 1e-4))
+            if learn and (n < subspace.SCHOOL or n % 4 == 0):
+                self.turn(tame, along)
+        if learn:
+            self.learn_scale(x)
+            self.past.append(x)
+        return said
+
+    def turn(self, window: np.ndarray, along: np.ndarray) -> None:
+        """Oja's rule: each direction moves towards the window by how far the window lies along it."""
+        gain = max(0.01, 1 / (1 + len(self.past))) * subspace.LAGS * 0.25
+        turned = self.basis + min(gain, 1.0) / (1 + window @ window) * np.outer(along, window)
+        for k, direction in enumerate(turned):  # Gram-Schmidt
+            for before in turned[:k]:
+                direction -= (direction @ before) * before
+            direction /= math.sqrt(direction @ direction + 1e-12)
+        self.basis = turned
+
+    def learn_scale(self, x: float) -> None:
+        n = len(self.past)
+        if n == 0:
+            self.center = x
+        gain, gap = max(1 / (n + 1), 0.002), x - self.center
+        if n > 8 and self.spread > 0:
+            gap = bounded(gap, 5 * self.spread)
+        self.center += gain * gap
+        self.spread += max(gain, 0.005) * (abs(gap) * 1.2533 - self.spread)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("half_life", [0.5, 30.0])
 def test_ewma_is_a_fading_mean(half_life: float, seed: int) -> None:
@@ -246,6 +292,12 @@ def test_seasonal_is_a_level_and_an_offset_for_each_step(seasons_ms: list[int], 
     """`seasonal` equals its slow version, with one season and two, with bins of one reading and of many."""
     model = seasonal.Seasonal(3.0, bins, None, seasons_ms, HOUR_MS)
     agree(model, lambda: SlowSeasonal(3.0, bins, seasons_ms, HOUR_MS), readings(seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_subspace_is_oja_on_windows(seed: int) -> None:
+    """`subspace` equals its slow version, on matrices one window at a time."""
+    agree(subspace.Subspace(60), SlowSubspace, readings(seed))
 
 
 @pytest.mark.parametrize(("lower", "upper"), [(None, 42.0), (42.0, None), (0.0, 100.0)])
