@@ -255,10 +255,10 @@ class SlowSubspace:
         """Oja's rule: each direction moves towards the window by how far the window lies along it."""
         gain = max(0.01, 1 / (1 + len(self.past))) * subspace.LAGS * 0.25
         turned = self.basis + min(gain, 1.0) / (1 + window @ window) * np.outer(along, window)
-        for k, direction in enumerate(turned):  # Gram-Schmidt
+        for k in range(len(turned)):  # Gram-Schmidt
             for before in turned[:k]:
-                direction -= (direction @ before) * before
-            direction /= math.sqrt(direction @ direction + 1e-12)
+                turned[k] -= (turned[k] @ before) * before
+            turned[k] /= math.sqrt(turned[k] @ turned[k] + 1e-12)
         self.basis = turned
 
     def learn_scale(self, x: float) -> None:
