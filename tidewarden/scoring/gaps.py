@@ -43,10 +43,37 @@ def _median_spacing(row: TimeArray) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _grow(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    larger = np.empty(2 * len(array) + 64, array.dtype)
+def _grow(array: npt.NDArray[Any], filler: Any) -> npt.NDArray[Any]:
+    larger = np.full(2 * len(array), filler, array.dtype)
     larger[: len(array)] = array
     return larger
+
+
+@njit(cache=True, nogil=True)
+def _owe(
+    row: TimeArray, s: int, now: int, slack: int, spacing: int, max_gap: int, out_series: IntArray, out_time: TimeArray,
+    n: int,
+) -> int:  # fmt: skip
+    """Put the ticks of series ``s`` that are overdue by ``slack`` at ``now`` into the output; the new length."""
+    while row[LAST] + slack < now and row[ABSENT_RUN] < max_gap:
+        row[LAST] += spacing
+        row[ABSENT_RUN] += 1
+        out_series[n] = s
+        out_time[n] = row[LAST]
+        n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _note_spacing(row: TimeArray, gap: int) -> None:
+    """Remember one more spacing, and the median of the last ones where it can have changed."""
+    slot = RING + row[N_SPACINGS] % SPACINGS
+    replaced = row[slot]
+    row[slot] = gap
+    row[N_SPACINGS] += 1
+    known = row[N_SPACINGS] > SPACINGS
+    if row[N_SPACINGS] == SPACINGS or (known and (gap != row[SPACING] or replaced != row[SPACING])):
+        row[SPACING] = _median_spacing(row)
 
 
 @njit(cache=True, nogil=True)
@@ -62,10 +89,10 @@ def _fill(
     max_gap: int,
 ) -> tuple[IntArray, TimeArray, FloatArray, BoolArray, BoolArray]:
     """The readings with the absent ones between them: series, timestamp, value, is_absent, is_late."""
-    capacity = len(series) + 64
+    capacity = len(series) + 64 + max_gap
     out_series = np.empty(capacity, np.int32)
     out_time = np.empty(capacity, np.int64)
-    out_row = np.empty(capacity, np.int64)  # index of the input, -1 where absent
+    out_row = np.full(capacity, -1)  # index of the input, -1 where absent
     out_late = np.zeros(capacity, np.bool_)
     n = 0
     for i in range(len(series)):
@@ -89,61 +116,38 @@ def _fill(
                     other = rows[sibling]
                     if other[N_SPACINGS] >= SPACINGS and other[ABSENT_RUN] < max_gap:
                         spacing = max(interval, other[SPACING])
-                        while other[LAST] + 2 * spacing + lateness < t and other[ABSENT_RUN] < max_gap:
-                            other[LAST] += spacing
-                            other[ABSENT_RUN] += 1
-                            if n == len(out_series):
-                                out_series = _grow(out_series)
-                                out_time = _grow(out_time)
-                                out_row = _grow(out_row)
-                                out_late = _grow(out_late)
-                            out_series[n] = sibling
-                            out_time[n] = other[LAST]
-                            out_row[n] = -1
-                            out_late[n] = False
-                            n += 1
+                        slack = 2 * spacing + lateness
+                        if other[LAST] + slack < t:
+                            if n + max_gap > len(out_series):
+                                out_series = _grow(out_series, 0)
+                                out_time = _grow(out_time, 0)
+                                out_row = _grow(out_row, -1)
+                                out_late = _grow(out_late, False)
+                            n = _owe(other, sibling, t, slack, spacing, max_gap, out_series, out_time, n)
                         if other[ABSENT_RUN] < max_gap:
-                            due = min(due, other[LAST] + 2 * spacing + lateness)
+                            due = min(due, other[LAST] + slack)
                     sibling = other[NEXT]
                 # A series that is gone or new is not in the minimum: it comes back by its own reading.
                 node[DUE] = due
-        late = row[NEWEST] != NEVER and t <= row[NEWEST]
+        newest = row[NEWEST]
+        late = newest != NEVER and t <= newest
+        if n + max_gap + 1 > len(out_series):
+            out_series = _grow(out_series, 0)
+            out_time = _grow(out_time, 0)
+            out_row = _grow(out_row, -1)
+            out_late = _grow(out_late, False)
         if not late:
-            if row[NEWEST] != NEVER:
+            if newest != NEVER:
                 if row[N_SPACINGS] >= SPACINGS:
                     spacing = max(interval, row[SPACING])
-                    while row[LAST] + spacing + spacing // 2 < t and row[ABSENT_RUN] < max_gap:
-                        row[LAST] += spacing
-                        row[ABSENT_RUN] += 1
-                        if n == len(out_series):
-                            out_series = _grow(out_series)
-                            out_time = _grow(out_time)
-                            out_row = _grow(out_row)
-                            out_late = _grow(out_late)
-                        out_series[n] = s
-                        out_time[n] = row[LAST]
-                        out_row[n] = -1
-                        out_late[n] = False
-                        n += 1
-                gap = t - row[NEWEST]
-                slot = RING + row[N_SPACINGS] % SPACINGS
-                replaced = row[slot]
-                row[slot] = gap
-                row[N_SPACINGS] += 1
-                if row[N_SPACINGS] == SPACINGS or (
-                    row[N_SPACINGS] > SPACINGS and (gap != row[SPACING] or replaced != row[SPACING])
-                ):
-                    row[SPACING] = _median_spacing(row)
+                    if 2 * (t - row[LAST]) > 3 * spacing:
+                        n = _owe(row, s, t, spacing + spacing // 2, spacing, max_gap, out_series, out_time, n)
+                _note_spacing(row, t - newest)
             row[NEWEST] = t
             row[LAST] = t
             row[ABSENT_RUN] = 0
             if row[N_SPACINGS] >= SPACINGS:
                 node[DUE] = min(node[DUE], t + 2 * max(interval, row[SPACING]) + lateness)
-        if n == len(out_series):
-            out_series = _grow(out_series)
-            out_time = _grow(out_time)
-            out_row = _grow(out_row)
-            out_late = _grow(out_late)
         out_series[n] = s
         out_time[n] = t
         out_row[n] = i
@@ -160,7 +164,7 @@ def _absences(
     quiet: IntArray, now: TimeArray, rows: TimeArray, nodes: TimeArray, interval: int, lateness: int, max_gap: int
 ) -> tuple[IntArray, TimeArray]:
     """Absent readings of silent nodes: series and timestamp. Their node's time stays where it is."""
-    capacity = 64
+    capacity = 64 + max_gap
     out_series = np.empty(capacity, np.int32)
     out_time = np.empty(capacity, np.int64)
     n = 0
@@ -170,15 +174,10 @@ def _absences(
             row = rows[s]
             if row[N_SPACINGS] >= SPACINGS:
                 spacing = max(interval, row[SPACING])
-                while row[LAST] + 2 * spacing + lateness < now[k] and row[ABSENT_RUN] < max_gap:
-                    row[LAST] += spacing
-                    row[ABSENT_RUN] += 1
-                    if n == len(out_series):
-                        out_series = _grow(out_series)
-                        out_time = _grow(out_time)
-                    out_series[n] = s
-                    out_time[n] = row[LAST]
-                    n += 1
+                if n + max_gap > len(out_series):
+                    out_series = _grow(out_series, 0)
+                    out_time = _grow(out_time, 0)
+                n = _owe(row, s, now[k], 2 * spacing + lateness, spacing, max_gap, out_series, out_time, n)
             s = row[NEXT]
     return out_series[:n], out_time[:n]
 
