@@ -181,7 +181,7 @@ def test_where_values_are_unknown_an_anomaly_says_null():
     (anomaly,), _ = one_series(value)
     assert anomaly.value is None
     assert anomaly.direction == "none"
-    assert anomaly.explanation == "cpu no readings for 1 min"
+    assert anomaly.explanation == "cpu no readings for 1 min or more"
 
 
 @settings(max_examples=40, deadline=None)

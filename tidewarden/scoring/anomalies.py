@@ -155,6 +155,7 @@ class AnomalyTracker:
             usual=run["scale"],
             share=share,
             siblings=run["siblings"],
+            ongoing=bool(run["open"]),
         )
         return Anomaly(
             id=stable_id("anomaly", self.stream, self.detector, key.path, onset),

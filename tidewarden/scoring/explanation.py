@@ -29,6 +29,7 @@ class Story:
         usual: usual deviation from what is expected, one standard deviation.
         share: share of the node's score that the series drives, 0 to 1.
         siblings: series of the node that have a score, this one included.
+        ongoing: it is not over; of a silent series nobody can say more than for how long at least.
     """
 
     metric: str
@@ -42,6 +43,7 @@ class Story:
     usual: float
     share: float
     siblings: int
+    ongoing: bool = False
 
 
 def explain(story: Story) -> str:
@@ -58,7 +60,7 @@ def _happening(story: Story) -> str:  # noqa: PLR0911 - one wording a kind
     range_text = _range(story)
     match story.kind:
         case AnomalyKind.MISSING:
-            return f"no readings for {lasted}"
+            return f"no readings for {lasted}{' or more' if story.ongoing else ''}"
         case AnomalyKind.FLAT_LINE:
             usually = f", usually varies by ±{format_number(story.usual)}" if story.usual > 0 else ""
             return f"stuck at {value} for {lasted}{usually}"

@@ -128,7 +128,7 @@ function detectors(list) {
 /** A fixed threshold, or the budget of false alarms from which the detector finds its own. */
 function threshold(d) {
   if (d.threshold !== null && d.threshold !== undefined) return score(d.threshold);
-  return d.budget_per_day ? h("span", { title: "Budget of false alarms; the threshold follows from it" }, `${d.budget_per_day} / day`) : "–";
+  return d.budget_per_day ? h("span", { title: "Budget of false alarms; the threshold follows from it" }, `${Number(d.budget_per_day.toPrecision(2))} / day`) : "–";
 }
 
 function bytes(n) {
