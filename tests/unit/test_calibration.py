@@ -10,7 +10,7 @@ import pytest
 from tidewarden.models.contract import Judgement
 from tidewarden.models.registry import build
 from tidewarden.resources.anomalydetector import ModelSpec
-from tidewarden.scoring.calibration import ROW, YOUNG, Calibrator, tail_learn, tail_log10_p
+from tidewarden.scoring.calibration import PATIENCE, ROW, YOUNG, Calibrator, tail_learn, tail_log10_p
 
 DAY_MS = 86_400_000
 MINUTE_MS = 60_000
@@ -100,6 +100,19 @@ def test_anomalies_do_not_inflate_the_tail():
     for i in range(20_000):
         tail_learn(row, 500.0 if i % 200 == 199 else float(rng.exponential()))
     assert tail_log10_p(row, 500.0) > 4
+
+
+def test_no_state_is_an_alarm_for_ever():
+    """Surprises that jump and stay are rare at first, and ordinary once they have outlasted patience by sixty more."""
+    rng = np.random.default_rng(5)
+    row = np.zeros(ROW)
+    for s in rng.exponential(size=2000):
+        tail_learn(row, s)
+    lasting = 40.0 + rng.exponential(size=int(PATIENCE) + 60)
+    assert tail_log10_p(row, lasting[0]) > 6
+    for s in lasting:
+        tail_learn(row, s)
+    assert tail_log10_p(row, 41.0) < 3
 
 
 def test_quantiles_are_found():

@@ -44,7 +44,7 @@ class Auto(Model):
     """Density over features with LODA projections, plus a sub-space second opinion."""
 
     kind: ClassVar[str] = "auto"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __init__(self, warmup: int, seasonality_ms: tuple[int, ...], interval_ms: int, seed: int = 0) -> None:
         self._warmup = warmup

@@ -8,8 +8,14 @@ Where it fails: a slow drift that stays inside the range already seen, and patte
 sixteen readings; `subspace` sees those. Histograms halve their counts every `AGE` readings, so what
 happened `AGE` readings ago weighs half, and a lasting level shift is normal after some 5 % of `AGE`.
 
-A surprising reading is learned with a tenth of its weight, and widens a histogram by at most one
-doubling; when counts age, a histogram that an outlier has widened closes in again.
+Anomalies are kept out of what is learned: a reading that is rare, or `OUTSIDE` mean deviations from
+the level, weighs `OUTLIER_WEIGHT` in histograms, level and band, until `PATIENCE` such readings came in
+a row; over `ACCEPTANCE` more its weight rises to 1. So an incident leaves the band where it was, and a
+lasting change is the new normal after 60 readings. When counts age, a widened histogram closes in again.
+
+A shift of a few deviations that lasts hardly shows in a mean over all features. So the trailing mean
+of the residual, judged by its own long-run spread, adds to the surprise where it is beyond three sigma
+and the reading is on the same side.
 """
 
 from __future__ import annotations
@@ -33,16 +39,25 @@ SEASON_BINS = 48
 SLOW = 0.0625  # share of the newest reading in a trailing mean: about sixteen readings
 SEASON_MEMORY = 10.0  # seasons after which a bin's mean has mostly forgotten
 OUTLIER_LOG10_P = 3.0
-OUTLIER_WEIGHT = 0.1
+OUTLIER_WEIGHT = 0.02  # of a surprising reading in what is learned, until so many in a row …
+PATIENCE = 40.0  # … that it may be the new normal: over `ACCEPTANCE` more the weight rises to 1
+ACCEPTANCE = 20.0
+OUTSIDE = 5.0  # mean deviations (four sigma) from which a reading is outside for the level and the band
 LN_2 = math.log(2.0)
 MIXED_WEIGHT = 0.5  # of a projection, against a feature's 1: equal weights dilute what one feature sees
 TAIL_DEVIATIONS = 2.5
 DEVIATION_GAIN = 0.005
+RESIDUAL, TRAILING = 2, 4  # features: residual against the time of day, and its trailing mean
+LASTING_FROM = 4.0  # mean deviations (three sigma) of the trailing mean from which it adds to the surprise …
+LASTING_WEIGHT = 0.3  # … so many nats for each further one …
+LASTING_MOST = 12.0  # … of so many
 PSEUDO = 0.01  # counts that a bin starts with
 
 # Columns of a series' statistics.
-COUNT, CENTER, SCALE, LAST, FAST, LEVEL, R_FAST, R_LEVEL, ROUGH, WIDTH, MASS, FLOOR = range(12)
-SCALES = 12  # one scale per feature follows
+COUNT, CENTER, SCALE, LAST, FAST, LEVEL, R_FAST, R_LEVEL, ROUGH, WIDTH, MASS, FLOOR, RARE_RUN, SIDE_RUN, NEGATIVE = (
+    range(15)
+)
+SCALES = 15  # one scale per feature follows
 STAT = SCALES + FEATURES
 
 
@@ -178,6 +193,26 @@ def _surprise(
 
 
 @njit(cache=True, nogil=True)
+def _lasting(st: FloatArray, edge: FloatArray, f: FloatArray) -> float:
+    """Nats for a deviation that is small but lasts: the trailing mean of the residual, by its own long-run spread."""
+    gap = f[TRAILING] - edge[TRAILING, 2]
+    beyond = abs(gap) / edge[TRAILING, 3] - LASTING_FROM
+    if beyond <= 0.0:
+        return 0.0
+    # A trailing mean outlives what moved it: it counts as far as this reading, too, is on that side.
+    residual = f[RESIDUAL] * st[SCALES + RESIDUAL] * math.copysign(1.0, gap) / st[WIDTH]
+    return float(LASTING_WEIGHT * min(beyond, LASTING_MOST) * min(max(residual, 0.0), 1.0))
+
+
+@njit(cache=True, nogil=True)
+def _weight(run: float) -> float:
+    """What the ``run``-th surprising reading in a row weighs; ordinary ones (0) weigh 1."""
+    if run <= 0.0:
+        return 1.0
+    return min(max((run - PATIENCE) / ACCEPTANCE, OUTLIER_WEIGHT), 1.0)
+
+
+@njit(cache=True, nogil=True)
 def _learn(
     st: FloatArray,
     season: FloatArray,
@@ -193,7 +228,21 @@ def _learn(
     season_gain: FloatArray,
     weight: float,
 ) -> None:
-    r = f[2] * st[SCALES + 2]
+    r = f[RESIDUAL] * st[SCALES + RESIDUAL]
+    departure = z - offset - st[R_LEVEL]
+    limit = OUTSIDE * st[WIDTH]
+    side = st[SIDE_RUN]
+    if departure > limit:
+        side = max(side, 0.0) + 1.0
+    elif departure < -limit:
+        side = min(side, 0.0) - 1.0
+    else:
+        side = math.copysign(max(abs(side) - 2.0, 0.0), side)
+    st[SIDE_RUN] = min(max(side, -PATIENCE - ACCEPTANCE), PATIENCE + ACCEPTANCE)
+    share = _weight(abs(side)) if abs(departure) > limit else 1.0
+    weight = min(weight, share)
+    if st[CENTER] + st[SCALE] * z < -1e-9 * (abs(st[CENTER]) + st[SCALE]):  # beyond the rounding of a zero
+        st[NEGATIVE] = 1.0
     for h in range(len(hist)):
         b = bins[h]
         v = at[h]
@@ -229,12 +278,11 @@ def _learn(
     st[R_FAST] += (r - st[R_FAST]) * SLOW
     st[ROUGH] += (min(abs(f[1] * st[SCALES + 1]), 8.0) - st[ROUGH]) * SLOW
     # The band: a level that moves by bounded steps, and the mean deviation from it.
-    gap = z - offset - st[R_LEVEL]
     limit = 4.0 * st[WIDTH]
-    bounded = min(max(gap, -limit), limit)
-    st[R_LEVEL] += bounded * 0.06
-    st[WIDTH] = max(st[WIDTH] + (abs(bounded) - st[WIDTH]) * 0.02, st[FLOOR])
-    st[LEVEL] += (z - st[LEVEL]) * 0.02
+    bounded = min(max(departure, -limit), limit)
+    st[R_LEVEL] += share * bounded * 0.06
+    st[WIDTH] = max(st[WIDTH] + share * (abs(bounded) - st[WIDTH]) * 0.02, st[FLOOR])
+    st[LEVEL] += share * (z - st[LEVEL]) * 0.02
 
 
 @njit(cache=True, nogil=True)
@@ -352,17 +400,25 @@ def _observe(
         for j in range(FEATURES):
             f[j] /= st[SCALES + j]
         here = _surprise(st, hists[s], edges[s], picks, weights, f, bins, at)
+        here += _lasting(st, edges[s], f)
         surprise[i] = here
         middle = offset + st[R_LEVEL]
         # 2.576 sigma on each side hold 99 % of a normal; sigma is 1.2533 mean deviations.
         half = 3.23 * st[WIDTH]
-        expected[i] = st[CENTER] + st[SCALE] * middle
-        lower[i] = st[CENTER] + st[SCALE] * (middle - half)
-        upper[i] = st[CENTER] + st[SCALE] * (middle + half)
+        # What has never been negative is not expected to become so.
+        least = -np.inf if st[NEGATIVE] > 0.0 else 0.0
+        expected[i] = max(st[CENTER] + st[SCALE] * middle, least)
+        lower[i] = max(st[CENTER] + st[SCALE] * (middle - half), least)
+        upper[i] = max(st[CENTER] + st[SCALE] * (middle + half), least)
         if learn[i]:
             rare = tail_log10_p(tails[s], here)
             tail_learn(tails[s], here)
-            weight = OUTLIER_WEIGHT if rare > OUTLIER_LOG10_P else 1.0
+            if rare > OUTLIER_LOG10_P:
+                st[RARE_RUN] = min(st[RARE_RUN] + 1.0, PATIENCE + ACCEPTANCE)
+                weight = _weight(st[RARE_RUN])
+            else:
+                st[RARE_RUN] = max(st[RARE_RUN] - 2.0, 0.0)
+                weight = 1.0
             _learn(
                 st,
                 seasons[s],
@@ -401,7 +457,7 @@ class Density(Model):
     """Density of features and of sparse random projections of them."""
 
     kind: ClassVar[str] = "density"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __init__(
         self, warmup: int, seasonality_ms: tuple[int, ...], interval_ms: int, seed: int = 0, n_projections: int = 4

@@ -10,7 +10,9 @@ there are excesses of its own, the mean leans on a prior taken from the spread o
 
 Anomalies do not inflate the tail for ever: an excess is learned as at most `EXCESS_CAP` times the mean
 (under the fitted tail some 2 % of the excesses are that large), the k-th of a run of excesses weighs
-1/sqrt(k) (an incident of thirty readings weighs as ten), and quantiles move by steps of bounded size.
+1/k (an incident of thirty readings weighs as four), and quantiles move by steps of bounded size. But a
+run that outlasts `PATIENCE` is no incident any more: from then on each of its readings takes the quantile
+`ACCEPTING` of the way to itself, so that no state of a series keeps a high score for ever.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ EXCESS_CAP = 4.0
 SHAPE = 0.06  # of the tail: a little heavier than exponential, as surprises are (measured, see the tests)
 PRIOR_SHAPE = 8.0  # a rate known from n excesses predicts a Pareto tail of shape 1 / n, not an exponential
 MEMORY_EXCESSES = 250.0  # excesses after which the tail has half forgotten: 12,500 ordinary readings
+PATIENCE = 120.0  # excesses in a row
+ACCEPTING = 0.05
 YOUNG = 24  # surprises from which the first quantiles are taken
 MIN_SPREAD = 0.02  # surprises are natural logarithms: differences below 2 % of density are noise
 
@@ -107,11 +111,12 @@ def tail_learn(row: FloatArray, s: float) -> None:
     if s > quantile:
         excess = min(s - quantile, EXCESS_CAP * row[EXCESS])
         row[RUN] += 1.0
-        weight = 1.0 / math.sqrt(row[RUN])
+        weight = 1.0 / row[RUN]
         row[N_EXCESS] = min(row[N_EXCESS] + weight, MEMORY_EXCESSES)
         mean = row[EXCESS] + weight * (excess - row[EXCESS]) / (PRIOR_EXCESSES + row[N_EXCESS])
         row[EXCESS] = max(mean, 0.25 * row[SPREAD])
-        row[QUANTILE] = quantile + gain * TAIL_Q
+        accepted = ACCEPTING if row[RUN] > PATIENCE else 0.0
+        row[QUANTILE] = quantile + gain * TAIL_Q + accepted * (s - quantile)
     else:
         row[RUN] = 0.0
         row[QUANTILE] = quantile - gain * TAIL_P
