@@ -166,6 +166,12 @@ def generate(
 
     Readings: timestamp, tenant, cluster, node, metric, value, is_anomaly, kind. `metadata.csv` has one row a
     series: has_anomaly, kinds, onsets, ends, magnitudes.
+
+    Examples:
+
+      tidewarden generate --n-series 1000 --n-points 1440 --format parquet --output-dir data
+
+      tidewarden generate --n-series 10 --anomaly-ratio 1 --kinds spike,drift --seed 3
     """
     from rich.console import Console
 

@@ -205,6 +205,12 @@ def play(
     """Play a file into a Kafka topic in time order.
 
     One JSON message a node and instant: tenant, cluster, node, timestamp (ms), metrics. Labels stay behind.
+
+    Examples:
+
+      tidewarden play --input data/readings.csv --topic metrics --bootstrap-servers 127.0.0.1:9092 --speed 60
+
+      tidewarden play --input readings.parquet --topic metrics --bootstrap-servers 127.0.0.1:9092 --speed 0
     """
     recording = _recording(input, tenant, cluster)
     producer = Producer(producer_config(bootstrap_servers, batch_size))

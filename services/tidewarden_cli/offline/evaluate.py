@@ -42,17 +42,19 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    r"""Measure scores against labels.
+    """Measure scores against labels.
 
     Prints precision, recall and F1 by event, the median detection delay, false alarms a day, AUC-PR and
     VUS-PR. An event is a run of labelled readings; an anomaly finds it by overlapping it, up to three
     readings behind its end. Readings on which the model was still learning are left out and counted.
     With --windows or --nab also the NAB score: 0 is silence, 100 perfect, one best threshold.
 
-    \b
     Examples:
+
       tidewarden score machine.csv -o scores.csv && tidewarden evaluate scores.csv --truth machine.csv
+
       tidewarden evaluate machine.csv --model auto --level node --json
+
       tidewarden evaluate --nab NAB --model auto
     """
     with clear_errors():

@@ -44,7 +44,7 @@ def score(
         typer.Option("--output", "-o", help="File to write, .csv, .csv.gz or .parquet; default: CSV to stdout."),
     ] = None,
 ) -> None:
-    r"""Score a file of readings, as the stream would have scored them.
+    """Score a file of readings, as the stream would have scored them.
 
     INPUT has the columns timestamp,value; or one column a metric, with or without timestamp (rows are
     then one minute apart); or timestamp,tenant,cluster,node,metric,value. Columns named label,
@@ -54,9 +54,10 @@ def score(
     p_value, expected, lower, upper and kind. With --level node it has one row for each node and time,
     with the metrics that drive its score.
 
-    \b
     Examples:
+
       tidewarden score cpu.csv
+
       tidewarden score machine.csv.gz --warm clean.csv.gz --level node -o scores.parquet
     """
     with clear_errors():
