@@ -56,15 +56,17 @@ class SlowTail:
         if s > quantile:
             self.quantile = quantile + cal.TAIL_Q * step
             self.learn_excess(s - quantile)
+            if self.run > cal.PATIENCE:  # no incident any more: this is how the series is now
+                self.quantile += cal.ACCEPTING * (s - quantile)
         else:
             self.quantile = quantile - cal.TAIL_P * step
             self.run = 0
         self.quantile = max(self.quantile, self.median + 0.5 * self.spread)
 
     def learn_excess(self, by: float) -> None:
-        """The k-th excess of a run weighs 1/sqrt(k), and none is larger than some means."""
+        """The k-th excess of a run weighs 1/k, and none is larger than some means."""
         self.run += 1
-        weight = 1 / math.sqrt(self.run)
+        weight = 1 / self.run
         self.n_excesses = min(self.n_excesses + weight, cal.MEMORY_EXCESSES)
         surplus = min(by, cal.EXCESS_CAP * self.excess) - self.excess
         self.excess = max(self.excess + weight * surplus / (cal.PRIOR_EXCESSES + self.n_excesses), self.spread / 4)
@@ -91,7 +93,7 @@ def test_calibration_is_a_median_a_quantile_and_a_mean_excess(seed: int) -> None
         rng.exponential(size=n),
         np.full(n, -3.25),
         rng.integers(0, 4, n).astype(float),
-        rng.normal(size=n) + 30 * (np.arange(n) % 400 > 360),  # incidents of forty readings
+        rng.normal(size=n) + 30 * (np.arange(n) % 400 > 240),  # incidents of 160 readings
         rng.standard_cauchy(n),
     ]
     series = rng.permutation(np.repeat(np.arange(n_series, dtype=np.int32), n))
