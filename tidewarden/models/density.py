@@ -69,9 +69,16 @@ def _features(st: FloatArray, season: FloatArray, season_ms: TimeArray, t: int, 
     known = False
     if t >= 0:
         for k in range(len(season_ms)):
-            b = int((t % season_ms[k]) * SEASON_BINS // season_ms[k])
+            place = (t % season_ms[k]) * SEASON_BINS
+            b = int(place // season_ms[k])
             if season[k, b, 1] >= 1.0:
-                offset += season[k, b, 0]
+                here = season[k, b, 0]
+                # Means belong to the middles of their bins; between two middles the season is a line.
+                past = float(place % season_ms[k]) / season_ms[k] - 0.5
+                other = (b + (1 if past > 0.0 else SEASON_BINS - 1)) % SEASON_BINS
+                if season[k, other, 1] >= 1.0:
+                    here += abs(past) * (season[k, other, 0] - here)
+                offset += here
                 known = True
     r = z - offset if known else z - st[LEVEL]
     step = z - st[LAST]
