@@ -245,7 +245,7 @@ class SlowSubspace:
             rest = window - along @ self.basis
             said = Said(0.5 * math.log(np.mean(rest**2) + rest[0] ** 2 + 1e-4))
             if learn and (n < subspace.SCHOOL or n % 4 == 0):
-                self.turn(tame, along)
+                self.turn(tame, self.basis @ tame)
         if learn:
             self.learn_scale(x)
             self.past.append(x)

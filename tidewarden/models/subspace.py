@@ -76,7 +76,11 @@ def _observe(
             e = left / LAGS + newest * newest
             surprise[i] = 0.5 * math.log(e + 1e-4)
             if learn[i] and (count < SCHOOL or int(count) % 4 == 0):
-                w[0] = min(max(w[0], -BOUND), BOUND)
+                # Bounded, and its share of y with it: an outlier must not turn the basis towards itself.
+                tame = min(max(w[0], -BOUND), BOUND)
+                for k in range(COMPONENTS):
+                    y[k] -= (w[0] - tame) * basis[k, 0]
+                w[0] = tame
                 _oja(basis, w, y, count)
         if learn[i]:
             if count == 0.0:
