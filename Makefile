@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-.PHONY: help demo up test check format generate bench lock clean
+.PHONY: help demo up test check format generate bench kernels lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -61,6 +61,10 @@ generate: $(VENV)/.installed-dev ## Write docs/reference from the code
 
 bench: $(VENV)/.installed-bench ## Speed and accuracy beside the peers, in one run
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+kernels: $(VENV)/.installed ## Compile all kernels anew (numba does not see edits of what is compiled into another file)
+	@find tidewarden simulator services -name '*.nb[ic]' -delete
+	@$(BIN)/python -m tidewarden_cli.warm
 
 lock: $(VENV)/.installed-dev ## Pin every dependency for the image (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --no-header pyproject.toml -o requirements.lock

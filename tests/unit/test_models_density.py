@@ -7,7 +7,8 @@ import pytest
 
 from tidewarden.models.auto import Auto
 from tidewarden.models.contract import Judgement
-from tidewarden.models.density import BINS, FEATURES, _age, _extend, _place, projections
+from tidewarden.models.density import FEATURES, projections
+from tidewarden.models.histograms import BINS, age, extend, place
 from tidewarden.scoring.calibration import Calibrator
 
 MINUTE_MS = 60_000
@@ -34,11 +35,11 @@ def test_widening_keeps_every_count_where_it_was(v):
     hist = np.zeros(BINS, np.float32)
     points = rng.normal(0, 2, 500).clip(-5.9, 5.9)
     for point in points:
-        hist[_place(edge, point)[0]] += 1
-    expected_doublings = _place(edge, v)[1]
+        hist[place(edge, point)[0]] += 1
+    expected_doublings = place(edge, v)[1]
     doublings = 0
-    while _place(edge, v)[0] < 0:
-        _extend(hist, edge, v)
+    while place(edge, v)[0] < 0:
+        extend(hist, edge, v)
         doublings += 1
     assert doublings == expected_doublings
     naive = np.zeros(BINS)
@@ -52,7 +53,7 @@ def test_ageing_halves_and_closes_in():
     edge = np.array([-6.0, 1.0])
     hist = np.zeros(BINS, np.float32)
     hist[3:9] = 100
-    _age(hist, edge)
+    age(hist, edge)
     assert hist.sum() == pytest.approx(300)
     assert edge[1] == 0.5
     centers = edge[0] + edge[1] * (np.arange(BINS) + 0.5)

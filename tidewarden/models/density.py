@@ -27,12 +27,12 @@ import numpy as np
 from numba import njit
 
 from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement, Model, State
-from tidewarden.models.state import Column, SeriesState
+from tidewarden.models.contract import Judgement
+from tidewarden.models.histograms import BINS, age, extend, place
+from tidewarden.models.state import ArrayModel, Column, SeriesState
 from tidewarden.scoring.calibration import ROW, tail_learn, tail_log10_p
 
 FEATURES = 8
-BINS = 32
 AGE = 6000.0
 FIT_MOST = 128
 SEASON_BINS = 48
@@ -95,61 +95,6 @@ def _features(st: FloatArray, season: FloatArray, season_ms: TimeArray, t: int, 
 
 
 @njit(cache=True, nogil=True)
-def _place(edge: FloatArray, v: float) -> tuple[int, int]:
-    """Bin of ``v`` and how often the width must double to hold it."""
-    lo = edge[0]
-    width = edge[1]
-    b = math.floor((v - lo) / width)
-    if 0 <= b < BINS:
-        return int(b), 0
-    beyond = (lo - v) / width if b < 0 else (v - lo) / width - BINS
-    return -1, 1 + int(math.log2(1.0 + max(beyond, 0.0) / BINS))
-
-
-@njit(cache=True, nogil=True)
-def _extend(hist: FloatArray, edge: FloatArray, v: float) -> None:
-    """Double the bin width towards ``v``, merging bins pairwise."""
-    half = BINS // 2
-    if v < edge[0]:
-        for b in range(half - 1, -1, -1):
-            hist[half + b] = hist[2 * b] + hist[2 * b + 1]
-        # Walks down: slot half + b is free once pairs above b are merged.
-        for b in range(half):
-            hist[b] = 0.0
-        edge[0] -= BINS * edge[1]
-    else:
-        for b in range(half):
-            hist[b] = hist[2 * b] + hist[2 * b + 1]
-        for b in range(half, BINS):
-            hist[b] = 0.0
-    edge[1] *= 2.0
-
-
-@njit(cache=True, nogil=True)
-def _age(hist: FloatArray, edge: FloatArray) -> None:
-    """Halve the counts, and the width where the outer half has become empty."""
-    first = BINS
-    last = -1
-    for b in range(BINS):
-        hist[b] *= 0.5
-        if hist[b] > 0.3:
-            first = min(first, b)
-            last = b
-    span = last - first + 1
-    if last < 0 or span > BINS // 2 - 2:
-        return
-    start = min(max((first + last + 1) // 2 - BINS // 4, 0), BINS // 2)
-    kept = np.empty(BINS // 2, np.float32)
-    for b in range(BINS // 2):
-        kept[b] = hist[start + b]
-    for b in range(BINS // 2):
-        hist[2 * b] = 0.5 * kept[b]
-        hist[2 * b + 1] = 0.5 * kept[b]
-    edge[0] += start * edge[1]
-    edge[1] *= 0.5
-
-
-@njit(cache=True, nogil=True)
 def _surprise(
     st: FloatArray,
     hist: FloatArray,
@@ -171,7 +116,7 @@ def _surprise(
         v = weights[h, 0] * f[picks[h, 0]]
         if h >= FEATURES:
             v += weights[h, 1] * f[picks[h, 1]] + weights[h, 2] * f[picks[h, 2]]
-        b, doublings = _place(edge[h], v)
+        b, doublings = place(edge[h], v)
         bins[h] = b
         at[h] = v
         # Where nothing was ever seen, density falls with the fourth power of the distance: an empty
@@ -254,8 +199,8 @@ def _learn(
         b = bins[h]
         v = at[h]
         if b < 0:
-            _extend(hist[h], edge[h], v)
-            b, _ = _place(edge[h], v)
+            extend(hist[h], edge[h], v)
+            b, _ = place(edge[h], v)
         if b >= 0:
             hist[h, b] += weight
         deviation = edge[h, 3]
@@ -266,7 +211,7 @@ def _learn(
     if st[MASS] > AGE:
         st[MASS] *= 0.5
         for h in range(len(hist)):
-            _age(hist[h], edge[h])
+            age(hist[h], edge[h])
     if t >= 0:
         rest = z
         for k in range(len(season_ms)):
@@ -460,7 +405,7 @@ def projections(seed: int, n: int) -> tuple[IntArray, FloatArray]:
     return picks, weights
 
 
-class Density(Model):
+class Density(ArrayModel):
     """Density of features and of sparse random projections of them."""
 
     kind: ClassVar[str] = "density"
@@ -469,14 +414,13 @@ class Density(Model):
     def __init__(
         self, warmup: int, seasonality_ms: tuple[int, ...], interval_ms: int, seed: int = 0, n_projections: int = 4
     ) -> None:
-        self._warmup = warmup
         self._picks, self._weights = projections(seed, FEATURES + n_projections)
         seasons = [season for season in seasonality_ms if season >= 4 * interval_ms]
         self._season_ms = np.array(seasons, np.int64)
         per_visit = np.maximum(1.0, self._season_ms / SEASON_BINS / interval_ms)
         self._season_gain = 1.0 / (SEASON_MEMORY * per_visit)
         n = len(self._picks)
-        self._state = SeriesState(
+        state = SeriesState(
             buffer=Column((min(FIT_MOST, max(8, warmup // 2)),), np.float64),
             stat=Column((STAT,), np.float64),
             season=Column((len(seasons), SEASON_BINS, 2), np.float32),
@@ -484,20 +428,7 @@ class Density(Model):
             edge=Column((n, 4), np.float64),
             tail=Column((ROW,), np.float64),
         )
-
-    @property
-    def warmup(self) -> int:
-        """Readings a series needs before it is scored."""
-        return self._warmup
-
-    @property
-    def state_bytes_per_series(self) -> int:
-        """Memory that one more series costs."""
-        return self._state.bytes_per_series
-
-    def resize(self, n_series: int) -> None:
-        """Make room for series ids below ``n_series``."""
-        self._state.resize(n_series)
+        super().__init__(warmup, state)
 
     def observe(
         self, series: IntArray, timestamp: TimeArray, value: FloatArray, learn: BoolArray, out: Judgement
@@ -509,11 +440,3 @@ class Density(Model):
             state["buffer"], state["stat"], state["season"], state["hist"], state["edge"], state["tail"],
             self._picks, self._weights, self._season_ms, self._season_gain,
         )  # fmt: skip
-
-    def snapshot(self) -> State:
-        """The whole state as arrays (copies)."""
-        return self._state.snapshot()
-
-    def restore(self, state: State) -> None:
-        """Go on from a snapshot; ValueError says what does not fit."""
-        self._state.restore(state)

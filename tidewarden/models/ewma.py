@@ -15,8 +15,8 @@ import numpy as np
 from numba import njit
 
 from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement, Model, State
-from tidewarden.models.state import Column, SeriesState
+from tidewarden.models.contract import Judgement
+from tidewarden.models.state import ArrayModel, Column, SeriesState
 
 BOUND = 4.0
 YOUNG = 8
@@ -68,30 +68,15 @@ def _observe(
             row[COUNT] = count + 1.0
 
 
-class Ewma(Model):
+class Ewma(ArrayModel):
     """Distance from an exponentially weighted mean."""
 
     kind: ClassVar[str] = "ewma"
     version: ClassVar[int] = 1
 
     def __init__(self, half_life: float, warmup: int) -> None:
-        self._warmup = warmup
         self._gain = 1.0 - 0.5 ** (1.0 / half_life)
-        self._state = SeriesState(rows=Column((8,), np.float64))
-
-    @property
-    def warmup(self) -> int:
-        """Readings a series needs before it is scored."""
-        return self._warmup
-
-    @property
-    def state_bytes_per_series(self) -> int:
-        """Memory that one more series costs."""
-        return self._state.bytes_per_series
-
-    def resize(self, n_series: int) -> None:
-        """Make room for series ids below ``n_series``."""
-        self._state.resize(n_series)
+        super().__init__(warmup, SeriesState(rows=Column((8,), np.float64)))
 
     def observe(
         self,
@@ -105,11 +90,3 @@ class Ewma(Model):
         _observe(
             series, value, learn, out.surprise, out.expected, out.lower, out.upper, self._state["rows"], self._gain
         )
-
-    def snapshot(self) -> State:
-        """The whole state as arrays (copies)."""
-        return self._state.snapshot()
-
-    def restore(self, state: State) -> None:
-        """Go on from a snapshot; ValueError says what does not fit."""
-        self._state.restore(state)

@@ -15,8 +15,8 @@ import numpy as np
 from numba import njit
 
 from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement, Model, State
-from tidewarden.models.state import Column, SeriesState
+from tidewarden.models.contract import Judgement
+from tidewarden.models.state import ArrayModel, Column, SeriesState
 
 BOUND = 4.0
 BAND = 3.23  # mean absolute deviations on each side that hold 99 % of a normal: 2.576 · 1.2533
@@ -97,7 +97,7 @@ def _observe(
         row[COUNT] = count + 1.0
 
 
-class Seasonal(Model):
+class Seasonal(ArrayModel):
     """Residual against the profile of the season."""
 
     kind: ClassVar[str] = "seasonal"
@@ -110,27 +110,13 @@ class Seasonal(Model):
             raise ValueError("model seasonal needs a season: give seasonality, as in [1d], or choose model ewma or mad")
         self._season_ms = np.array(seasonality_ms, np.int64)
         per_season = np.maximum(1.0, self._season_ms / interval_ms)
-        self._warmup = int(min(2 * per_season[0], 100_000)) if warmup is None else warmup
         per_visit = np.maximum(1.0, per_season / bins)
         self._season_gain = 1.0 - 0.5 ** (1.0 / (half_life * per_visit))
         self._level_gain = float(1.0 - 0.5 ** (4.0 / max(4.0, per_season[0])))
-        self._state = SeriesState(
-            rows=Column((8,), np.float64), profile=Column((len(seasonality_ms), bins, 2), np.float64)
+        super().__init__(
+            int(min(2 * per_season[0], 100_000)) if warmup is None else warmup,
+            SeriesState(rows=Column((8,), np.float64), profile=Column((len(seasonality_ms), bins, 2), np.float64)),
         )
-
-    @property
-    def warmup(self) -> int:
-        """Readings a series needs before it is scored."""
-        return self._warmup
-
-    @property
-    def state_bytes_per_series(self) -> int:
-        """Memory that one more series costs."""
-        return self._state.bytes_per_series
-
-    def resize(self, n_series: int) -> None:
-        """Make room for series ids below ``n_series``."""
-        self._state.resize(n_series)
 
     def observe(
         self, series: IntArray, timestamp: TimeArray, value: FloatArray, learn: BoolArray, out: Judgement
@@ -140,11 +126,3 @@ class Seasonal(Model):
             series, timestamp, value, learn, out.surprise, out.expected, out.lower, out.upper,
             self._state["rows"], self._state["profile"], self._season_ms, self._season_gain, self._level_gain,
         )  # fmt: skip
-
-    def snapshot(self) -> State:
-        """The whole state as arrays (copies)."""
-        return self._state.snapshot()
-
-    def restore(self, state: State) -> None:
-        """Go on from a snapshot; ValueError says what does not fit."""
-        self._state.restore(state)

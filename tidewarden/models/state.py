@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tidewarden.models.contract import State
+from tidewarden.models.contract import Model, State
 
 
 class Column(NamedTuple):
@@ -75,3 +75,38 @@ class SeriesState:
                 )
         self._arrays = {name: np.array(state[name], order="C") for name in self._columns}
         self.n_series = rows.pop()
+
+
+class ArrayModel(Model):
+    """A model whose whole state is one `SeriesState`: what is left to write is its kernel.
+
+    Args:
+        warmup: readings a series needs before it is scored.
+        state: the arrays that the kernel works on.
+    """
+
+    def __init__(self, warmup: int, state: SeriesState) -> None:
+        self._warmup = warmup
+        self._state = state
+
+    @property
+    def warmup(self) -> int:
+        """Readings a series needs before it is scored."""
+        return self._warmup
+
+    @property
+    def state_bytes_per_series(self) -> int:
+        """Memory that one more series costs."""
+        return self._state.bytes_per_series
+
+    def resize(self, n_series: int) -> None:
+        """Make room for series ids below ``n_series``."""
+        self._state.resize(n_series)
+
+    def snapshot(self) -> State:
+        """The whole state as arrays (copies)."""
+        return self._state.snapshot()
+
+    def restore(self, state: State) -> None:
+        """Go on from a snapshot; ValueError says what does not fit."""
+        self._state.restore(state)

@@ -15,8 +15,8 @@ import numpy as np
 from numba import njit
 
 from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement, Model, State
-from tidewarden.models.state import Column, SeriesState
+from tidewarden.models.contract import Judgement
+from tidewarden.models.state import ArrayModel, Column, SeriesState
 
 LAGS = 24
 COMPONENTS = 3
@@ -130,34 +130,20 @@ def cosines() -> FloatArray:
     return np.asarray(basis / np.linalg.norm(basis, axis=1, keepdims=True), np.float64)
 
 
-class Subspace(Model):
+class Subspace(ArrayModel):
     """Online PCA over the last readings."""
 
     kind: ClassVar[str] = "subspace"
     version: ClassVar[int] = 1
 
     def __init__(self, warmup: int) -> None:
-        self._warmup = max(warmup, LAGS)
         self._start = cosines()
-        self._state = SeriesState(
+        state = SeriesState(
             stat=Column((STAT,), np.float64),
             ring=Column((LAGS,), np.float64),
             basis=Column((COMPONENTS, LAGS), np.float64),
         )
-
-    @property
-    def warmup(self) -> int:
-        """Readings a series needs before it is scored."""
-        return self._warmup
-
-    @property
-    def state_bytes_per_series(self) -> int:
-        """Memory that one more series costs."""
-        return self._state.bytes_per_series
-
-    def resize(self, n_series: int) -> None:
-        """Make room for series ids below ``n_series``."""
-        self._state.resize(n_series)
+        super().__init__(max(warmup, LAGS), state)
 
     def observe(
         self,
@@ -170,11 +156,3 @@ class Subspace(Model):
         """Score each reading in order, then learn from it where ``learn`` is set; no band of its own."""
         state = self._state
         _observe(series, value, learn, out.surprise, state["stat"], state["ring"], state["basis"], self._start)
-
-    def snapshot(self) -> State:
-        """The whole state as arrays (copies)."""
-        return self._state.snapshot()
-
-    def restore(self, state: State) -> None:
-        """Go on from a snapshot; ValueError says what does not fit."""
-        self._state.restore(state)
