@@ -99,7 +99,7 @@ def show_summary(summary: Summary, console: Console) -> None:
     if not summary.evaluation:
         return
     console.print("Against the truth of the simulations:")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("detector", "simulation", "precision", "recall", "F1", "VUS-PR", "delay", "false/day"):
         table.add_column(heading, justify="left" if heading in ("detector", "simulation") else "right")
     for row in summary.evaluation:
