@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import quote
 
-import httpx
 import msgspec
 import structlog
 
 from tidewarden.clock import Clock
 from tidewarden.events import Alert
 from tidewarden.resources.alertpolicy import Receiver, WebhookReceiver
+
+if TYPE_CHECKING:
+    import httpx
 
 PAYLOAD_VERSION = "1"
 MAX_RETRY_AFTER_S = 300.0  # a receiver may ask for patience, not for being forgotten
@@ -123,6 +125,8 @@ class WebhookChannel:
         self._clock = clock
         self._page_url = page_url
         headers = {key: _expand(key, value, environ) for key, value in spec.headers.items()}
+        import httpx  # a seventh of a second that a start without webhooks need not wait for
+
         self._client = httpx.Client(
             timeout=spec.timeout / 1000, headers={"User-Agent": "tidewarden", **headers}, follow_redirects=False
         )
@@ -133,6 +137,8 @@ class WebhookChannel:
 
     def deliver(self, alert: Alert) -> Attempt:
         """POST it once."""
+        import httpx
+
         link = None if self._page_url is None else link_to(self._page_url, alert)
         body = msgspec.json.encode({"version": PAYLOAD_VERSION, "status": alert.state, "link": link, "alert": alert})
         headers = {"Content-Type": "application/json", "Idempotency-Key": f"{alert.id}-{alert.revision}"}

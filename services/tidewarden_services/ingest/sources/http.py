@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
 
 import msgspec
 import numpy as np
@@ -29,7 +30,6 @@ from tidewarden_services.ingest.sources.arrow import ArrowDecoder
 from tidewarden_services.ingest.sources.columns import Columns, Refusal, SeriesIndex, escaped
 from tidewarden_services.ingest.sources.inbox import Answer, Inbox, Push, RowError, UnavailableError
 from tidewarden_services.ingest.sources.json_readings import parse_body
-from tidewarden_services.ingest.sources.remote_write import RemoteWriteDecoder
 from tidewarden_services.ingest.sources.requests import (
     RequestProblem,
     media_type_of,
@@ -38,6 +38,9 @@ from tidewarden_services.ingest.sources.requests import (
     unpacked,
 )
 from tidewarden_services.ingest.validate import Verdict
+
+if TYPE_CHECKING:
+    from tidewarden_services.ingest.sources.remote_write import RemoteWriteDecoder
 
 BATCH_READINGS = 10_000
 LISTEN_S = 0.1  # how soon a stop is seen
@@ -103,7 +106,7 @@ class HttpSource:
         self._index = SeriesIndex(stream, table)
         self._clock = clock
         tenants = stream.spec.tenants
-        self._remote_write = RemoteWriteDecoder(tenants[0] if len(tenants) == 1 else "", self._max_bytes)
+        self._only_tenant = tenants[0] if len(tenants) == 1 else ""
         self._arrow = ArrowDecoder(self._max_bytes)
         self._inbox = Inbox()
         self._open: list[Push] = []
@@ -237,6 +240,13 @@ class HttpSource:
             detail = f"all {answer.rejected} readings were refused; row {first.row}: {first.detail}"
             return problem(422, detail, where, answer=answer)
         return Response(msgspec.json.encode(answer), media_type="application/json")
+
+    @cached_property
+    def _remote_write(self) -> RemoteWriteDecoder:
+        # protobuf takes an eighth of a second to import: not before somebody writes with it.
+        from tidewarden_services.ingest.sources.remote_write import RemoteWriteDecoder
+
+        return RemoteWriteDecoder(self._only_tenant, self._max_bytes)
 
     def _parse(self, request: Request, media_type: str, body: bytes, columns: Columns) -> None:
         if media_type in PROTOBUF_TYPES:
