@@ -152,7 +152,11 @@ class Runner:
         if saved is None:
             return
         snapshot = msgspec.msgpack.decode(saved, type=Snapshot)
-        self.service.restore(snapshot.state)
+        try:
+            self.service.restore(snapshot.state)
+        except ValueError as error:
+            # Its configuration has changed, say: what comes from here on is better than not starting.
+            log.warning("cannot go on from the snapshot, starting anew", service=self.name, reason=str(error))
         for name, offset in snapshot.offsets.items():
             topic, number = name.rsplit("/", 1)
             self._offsets[TopicPartition(topic, int(number))] = offset

@@ -172,6 +172,38 @@ def test_a_mistake_in_a_resource_is_named_with_line_path_value_and_remedy(tmp_pa
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("spec", "code"),
+    [
+        ("kind: MetricSimulation\nmetadata: {name: x}\nspec: {stream: s, replay: {path: gone.csv, tenant: t}}", 2),
+        ("kind: AlertPolicy\nmetadata: {name: x}\nspec: {stream: s}", 1),
+    ],
+)
+def test_a_recording_that_is_not_there_is_named(tmp_path: Path, spec: str, code: int) -> None:
+    """A replay or a file source whose file is missing: the exit code and the message say so, no traceback."""
+    source = "{name: f, file: {path: gone.csv}}" if code == 1 else "{name: push, http: {}}"
+    head = "apiVersion: tidewarden.dev/v1alpha1\n"
+    stream = f"kind: MetricStream\nmetadata: {{name: s}}\nspec: {{tenants: [t], sources: [{source}]}}"
+    path = tmp_path / "s.yaml"
+    path.write_text(f"{head}{stream}\n---\n{head}{spec}\n")
+    done = run("up", "-f", path, "--headless", "--exit-when-done")
+    assert done.returncode == code
+    assert "gone.csv" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_changed_model_starts_anew_on_the_same_data(fleet: Path, tmp_path: Path) -> None:
+    """Another model in the resource does not keep the process from starting: it says so and learns anew."""
+    args = ("up", "-f", fleet, "--exit-when-done", "--headless", "--data-dir", tmp_path / "data")
+    assert run(*args).returncode == 0
+    fleet.write_text(
+        fleet.read_text().replace("spec: {stream: shop}\n---", "spec: {stream: shop, model: {kind: mad}}\n---")
+    )
+    again = run(*args)
+    assert again.returncode == 0, again.stderr
+    assert "starting anew" in again.stderr
+
+
 def test_a_taken_port_is_an_error_with_a_remedy(endless: Path) -> None:
     """No second process on one port: the message says which port and what to do."""
     with socket.socket() as taken:

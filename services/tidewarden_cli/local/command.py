@@ -106,6 +106,7 @@ def _run(
     json: bool,
     headless: bool,
 ) -> int:
+    from tidewarden.bus.journal import JournalError
     from tidewarden.resources.loader import ResourceError, load
     from tidewarden.store.port import StoreError
 
@@ -120,9 +121,12 @@ def _run(
 
     try:
         pipeline = LocalPipeline(bundle, data_dir)
-    except (StoreError, OSError) as error:
-        typer.echo(f"cannot use --data-dir {data_dir}: {error}", err=True)
+    except (StoreError, JournalError, OSError) as error:
+        typer.echo(f"cannot start{f' on --data-dir {data_dir}' if data_dir else ''}: {error}", err=True)
         return EXIT_FAILED
+    except ValueError as error:  # a recording that a resource names and nobody can read
+        typer.echo(str(error), err=True)
+        return EXIT_MISTAKE
     server = None
     if not headless:
         try:
@@ -170,7 +174,7 @@ def _serve(pipeline: LocalPipeline, server: Server | None, *, exit_when_done: bo
         name, error = pipeline.crew.failure
         typer.echo(f"{name} stopped by an error: {error}", err=True)
         return EXIT_FAILED
-    return 0
+    return EXIT_FAILED if pipeline.source_errors() else 0
 
 
 def _summary(pipeline: LocalPipeline, seconds: float) -> Summary:

@@ -154,6 +154,10 @@ class LocalPipeline:
         self._seen_still = still
         return confirmed
 
+    def source_errors(self) -> list[str]:
+        """What ended sources before their end."""
+        return [feed.service.error for feed in self._feeds if feed.service.error is not None]
+
     def stop(self) -> None:
         """Stop from the sources on; everything already read reaches the store."""
         for prefix in ("ingest.", "detect.", "rollup.", "alert.", "notify.", "archive."):
@@ -260,9 +264,14 @@ class LocalPipeline:
             self._feeds.append(_Feed(service, source))
 
     def _simulation(self, simulation: MetricSimulation) -> SimulationSource:
-        start_ms = self._start_of(simulation)
         base_dir = self.bundle.base_dir_of(simulation)
-        return SimulationSource(simulation, table=self.table, start_ms=start_ms, clock=self.clock, base_dir=base_dir)
+        try:
+            start_ms = self._start_of(simulation)
+            return SimulationSource(
+                simulation, table=self.table, start_ms=start_ms, clock=self.clock, base_dir=base_dir
+            )
+        except ValueError as error:
+            raise ValueError(f"MetricSimulation/{simulation.metadata.name} spec.{error}") from error
 
     def _start_of(self, simulation: MetricSimulation) -> int:
         """Time of the first reading; without `spec.start` chosen once, and kept in the data directory."""
