@@ -136,7 +136,11 @@ class Runner:
         self._bus.publish(topic, value, key=key, partition=partition, headers=headers)
 
     def _published_up_to(self, topic: str, partition: int) -> dict[TopicPartition, int]:
-        """Newest input that this output partition answers already, as found when we first came to it."""
+        """Newest input that this output partition answers already, as found when we first came to it.
+
+        The newest record of a producer names one input partition. That is exact while a service reads one
+        partition, as in one process; a bus with more has to be read from the snapshot's ends on.
+        """
         known = self._done.get((topic, partition))
         if known is None:
             known = {}
