@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -15,7 +14,7 @@ from rich.text import Text
 
 from tidewarden.telemetry import RateMeter
 from tidewarden_cli.local.pipeline import LocalPipeline
-from tidewarden_cli.local.summary import Summary, totals
+from tidewarden_cli.local.summary import Summary, Totals, accepted, totals
 
 PLAIN_EVERY_S = 5.0  # lines in a log, not in a terminal, are for later reading: a few suffice
 
@@ -49,15 +48,15 @@ class Progress:
 
     def update(self) -> None:
         """Show the state of things."""
-        now = totals(self._pipeline)
-        rate = self._rate.mark(now.readings)
+        rate = self._rate.mark(accepted(self._pipeline))
         if self._live:
-            self._live.update(self._picture(now, rate))
+            self._live.update(self._picture(totals(self._pipeline), rate))
         elif time.monotonic() >= self._next_plain:
             self._next_plain = time.monotonic() + PLAIN_EVERY_S
+            now = totals(self._pipeline)
             self._console.print(_line(now, rate, time.monotonic() - self._began).plain, highlight=False, soft_wrap=True)
 
-    def _picture(self, now: Any, rate: float) -> RenderableType:
+    def _picture(self, now: Totals, rate: float) -> RenderableType:
         lines: list[RenderableType] = [_line(now, rate, time.monotonic() - self._began)]
         board = self._pipeline.telemetry.board.read()
         table = Table.grid(padding=(0, 2))
@@ -77,7 +76,7 @@ def _log_to_stderr() -> None:
             handler.setStream(sys.stderr)
 
 
-def _line(now: Any, rate: float, seconds: float) -> Text:
+def _line(now: Totals, rate: float, seconds: float) -> Text:
     text = Text()
     text.append(f"{seconds:6.0f} s  ")
     text.append(f"{now.readings:,} readings", style="bold")
