@@ -38,8 +38,13 @@ class StreamTopics:
         return f"{self.namespace}.{self.stream}.{purpose}"
 
     def all(self) -> list[Topic]:
-        """Every topic of the stream; ``rejected`` needs no order, so one partition does."""
+        """Every topic of the flow; ``rejected`` needs no order, so one partition does."""
         return [Topic(self.name(purpose), 1 if purpose == "rejected" else self.partitions) for purpose in PURPOSES]
+
+    def state(self, detector: str | None = None) -> Topic:
+        """The compacted topic of snapshots: a detector's own, or the one that the stream's other services share."""
+        middle = "" if detector is None else f".{detector}"
+        return Topic(f"{self.namespace}.{self.stream}{middle}.state", 1, compacted=True)
 
 
 def partition_of(key: NodeKey | str, partitions: int) -> int:

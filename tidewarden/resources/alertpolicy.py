@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from dateutil.rrule import rrulestr
 from pydantic import Field, HttpUrl, field_validator, model_validator
 
-from tidewarden.resources.base import Duration, Model, Name, Resource
+from tidewarden.resources.base import Duration, Model, Name, Resource, SecretRef
 
 GroupField = Literal["tenant", "cluster", "node", "metric", "detector", "kind"]
 
@@ -28,6 +28,28 @@ class WebhookReceiver(Model):
     headers: dict[str, str] = Field(
         default_factory=dict, description="Extra headers; ${NAME} is read from the environment."
     )
+    secret_ref: SecretRef | None = Field(
+        None, description="Secret whose keys are the environment of the headers, in a cluster."
+    )
+
+
+class AlertmanagerReceiver(Model):
+    """Prometheus Alertmanager, API v2: firing alerts are kept alive, resolved ones ended."""
+
+    url: HttpUrl | None = Field(None, description="Server, without /api; absent: the installation's Alertmanager.")
+    timeout: Duration = Field(
+        10_000, ge=100, le=120_000, description="How long to wait for an answer before the next attempt."
+    )
+    resend_after: Duration = Field(
+        60_000, ge=1_000, le=3_600_000, description="Firing alerts are sent again so often; four missed ones end them."
+    )
+    labels: dict[str, str] = Field(default_factory=dict, description="Labels to add to every alert, for routing.")
+    secret_ref: SecretRef | None = Field(
+        None, description="Log-in: key token, or username and password; ca.crt where the authority is your own."
+    )
+
+
+RECEIVER_KINDS = ("log", "webhook", "alertmanager")
 
 
 class Receiver(Model):
@@ -36,14 +58,20 @@ class Receiver(Model):
     name: str | None = Field(None, description="For metrics and logs; absent: the kind.")
     log: LogReceiver | None = None
     webhook: WebhookReceiver | None = None
+    alertmanager: AlertmanagerReceiver | None = None
+
+    @property
+    def kind(self) -> str:
+        """Which of the kinds it is."""
+        return next(kind for kind in RECEIVER_KINDS if getattr(self, kind) is not None)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        given = [kind for kind in ("log", "webhook") if getattr(self, kind) is not None]
+        given = [kind for kind in RECEIVER_KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"a receiver has {' and '.join(given) or 'no kind'}: give exactly one of log, webhook "
-                "(with {} where it needs no settings)"
+                f"a receiver has {' and '.join(given) or 'no kind'}: give exactly one of "
+                f"{', '.join(RECEIVER_KINDS)} (with {{}} where it needs no settings)"
             )
         return self
 

@@ -144,6 +144,22 @@ class Alerting(Model):
 Level = Literal["node", "cluster", "tenant"]
 
 
+class Autoscaling(Model):
+    """How many detector pods there are, by how far they are behind. A cluster only."""
+
+    min: int = Field(1, ge=1, le=1_000, description="Never fewer pods.")
+    max: int = Field(ge=1, le=1_000, description="Never more pods; more than the stream has partitions are idle.")
+    lag_per_replica: int = Field(
+        10_000, ge=1, description="Records of lag for which one more pod is started (KEDA; without it, CPU decides)."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}: swap them")
+        return self
+
+
 class AnomalyDetectorSpec(Model):
     """Spec of an AnomalyDetector."""
 
@@ -157,6 +173,10 @@ class AnomalyDetectorSpec(Model):
     )
     alerting: Alerting = Field(default_factory=Alerting, description="Absent: threshold 0.8.")
     rollup: list[Level] = Field(default=["node", "cluster", "tenant"], description="Levels to roll scores up to.")
+    replicas: int = Field(
+        1, ge=0, le=1_000, description="Detector pods, in a cluster; more than the stream has partitions are idle."
+    )
+    autoscaling: Autoscaling | None = Field(None, description="Present: replicas is set by it, within its bounds.")
     paused: bool = Field(False, description="Score nothing.")
 
 

@@ -60,6 +60,15 @@ class Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
 
+DeletionPolicy = Literal["Retain", "Delete"]
+
+
+class SecretRef(Model):
+    """A Kubernetes Secret of the same namespace. Credentials are never written into a resource."""
+
+    name: Name = Field(description="Name of the Secret.")
+
+
 class Metadata(Model):
     """The part of Kubernetes' metadata that Tidewarden looks at."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, HttpUrl, model_validator
 
-from tidewarden.resources.base import Duration, Model, Name, Resource
+from tidewarden.resources.base import DeletionPolicy, Duration, Model, Name, Resource, SecretRef
 
 
 class MetricContract(Model):
@@ -55,6 +55,65 @@ class FileSource(Model):
     tenant: str | None = Field(None, description="Tenant of files that name none.")
     cluster: str = Field("default", description="Cluster of files that name none.")
     node: str | None = Field(None, description="Node of files that name none; absent: the file's stem.")
+    claim: Name | None = Field(
+        None, description="PersistentVolumeClaim that holds the file, in a cluster; the path is relative to its root."
+    )
+
+
+class KafkaSource(Model):
+    """A Kafka topic that somebody else writes: JSON, a node's metrics or one metric in each message."""
+
+    topic: str = Field(
+        min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$", description="Topic to read; it must exist."
+    )
+    format: Literal["json"] = Field("json", description="How messages are written.")
+    bootstrap_servers: str | None = Field(
+        None, description="Brokers, as host:port,host:port; absent: those of the stream."
+    )
+    secret_ref: SecretRef | None = Field(
+        None, description="Credentials for those brokers: keys username, password, ca.crt, tls.crt, tls.key."
+    )
+    start: Literal["earliest", "latest"] = Field("earliest", description="Where to begin the first time.")
+
+
+class PrometheusLabels(Model):
+    """Which label of a result names what."""
+
+    tenant: str | None = Field(None, description="Label that names the tenant; absent: the source's tenant.")
+    cluster: str = Field("cluster", description="Label that names the cluster.")
+    node: str = Field("instance", description="Label that names the node.")
+    metric: str = Field("__name__", description="Label that names the metric, unless the source names it.")
+
+
+class PrometheusSource(Model):
+    """A PromQL query, asked again and again; steps missed meanwhile are made up by a range query."""
+
+    url: HttpUrl | None = Field(None, description="Server, without /api; absent: the installation's Prometheus.")
+    query: str = Field(min_length=1, description="PromQL that gives an instant vector; use rate() for counters.")
+    every: Duration | None = Field(None, ge=1_000, description="Spacing of the steps; absent: the stream's interval.")
+    delay: Duration = Field(
+        0, ge=0, le=3_600_000, description="Ask for the past only, so that slow scrapes have arrived."
+    )
+    backfill: Duration = Field(0, ge=0, description="How far back to begin the first time, by range queries.")
+    timeout: Duration = Field(30_000, ge=100, le=300_000, description="How long one query may take.")
+    tenant: str | None = Field(None, description="Tenant of results; absent: the stream's, if it has only one.")
+    cluster: str = Field("default", description="Cluster of results that lack the label.")
+    metric: str | None = Field(None, description="Metric of results, which lose their name under rate() and sum().")
+    labels: PrometheusLabels = Field(default_factory=PrometheusLabels)
+    secret_ref: SecretRef | None = Field(
+        None, description="Log-in: key token, or username and password; ca.crt where the authority is your own."
+    )
+
+    @model_validator(mode="after")
+    def _one_tenant(self) -> Self:
+        if self.tenant is not None and self.labels.tenant is not None:
+            raise ValueError(
+                f"has both tenant ({self.tenant!r}) and labels.tenant ({self.labels.tenant!r}): keep one of them"
+            )
+        return self
+
+
+SOURCE_KINDS = ("http", "kafka", "prometheus", "file")
 
 
 class Source(Model):
@@ -62,17 +121,48 @@ class Source(Model):
 
     name: Name = Field(description="Unique within the stream; statistics and rejections carry it.")
     http: HttpSource | None = None
+    kafka: KafkaSource | None = None
+    prometheus: PrometheusSource | None = None
     file: FileSource | None = None
+
+    @property
+    def kind(self) -> str:
+        """Which of the kinds it is."""
+        return next(kind for kind in SOURCE_KINDS if getattr(self, kind) is not None)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        given = [kind for kind in ("http", "file") if getattr(self, kind) is not None]
+        given = [kind for kind in SOURCE_KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"source {self.name!r} has {' and '.join(given) or 'no kind'}: give exactly one of http, file "
-                "(with {} where it needs no settings)"
+                f"source {self.name!r} has {' and '.join(given) or 'no kind'}: give exactly one of "
+                f"{', '.join(SOURCE_KINDS)} (with {{}} where it needs no settings)"
             )
         return self
+
+
+class KafkaConnection(Model):
+    """Brokers of a stream that are not the installation's."""
+
+    bootstrap_servers: str = Field(min_length=1, description="Brokers, as host:port,host:port.")
+    secret_ref: SecretRef | None = Field(
+        None, description="Credentials: keys username, password, ca.crt, tls.crt, tls.key."
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How to speak with the brokers."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="How to log in, where the protocol has SASL."
+    )
+
+
+class ElasticsearchConnection(Model):
+    """An Elasticsearch of a stream that is not the installation's."""
+
+    url: HttpUrl = Field(description="Address of the server or of the load balancer before it.")
+    secret_ref: SecretRef | None = Field(
+        None, description="Credentials: key apiKey, or username and password; ca.crt where the authority is your own."
+    )
 
 
 class Archive(Model):
@@ -99,6 +189,13 @@ class MetricStreamSpec(Model):
     metrics: list[MetricContract] = Field(default_factory=list, description="Optional contract per metric.")
     sources: list[Source] = Field(default_factory=list, description="Where readings come from.")
     archive: Archive = Field(default_factory=Archive)
+    kafka: KafkaConnection | None = Field(None, description="Absent: the installation's Kafka. A cluster only.")
+    elasticsearch: ElasticsearchConnection | None = Field(
+        None, description="Absent: the installation's Elasticsearch. A cluster only."
+    )
+    deletion_policy: DeletionPolicy = Field(
+        "Retain", description="What becomes of topics and indices when the stream is deleted. A cluster only."
+    )
     paused: bool = Field(False, description="Stop reading from the sources.")
 
     @property
