@@ -1,0 +1,1 @@
+"""The operator: four resources in, Kubernetes objects out."""

@@ -1,0 +1,1 @@
+"""Reconcile: what is brought about, step by step."""
