@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 
 from tidewarden.bus.journal import JournalError, PartitionJournal
 from tidewarden.bus.memory import MemoryBus
-from tidewarden.bus.port import Bus, BusClosedError, TopicPartition
+from tidewarden.bus.port import Bus, BusClosedError, Record, TopicPartition
 from tidewarden.events import AnomalyBatch
 from tidewarden.frames import Frame, SeriesKey, SeriesTable
 from tidewarden.topics import Topic
@@ -114,6 +114,33 @@ def test_a_seek_past_the_end_goes_on_at_the_end(make_bus: MakeBus) -> None:
     assert [number_of(r.value) for r in consumer.poll(9, 1)] == [7]
 
 
+def test_whoever_has_state_is_told_which_partitions_are_its_own_and_says_where_to_begin(make_bus: MakeBus) -> None:
+    """The first poll hands the partitions over, and reading begins where the owner of their state says."""
+    bus = make_bus()
+    for number in range(5):
+        bus.publish(TOPIC, batch(number), key="k")
+
+    class Owner:
+        places: tuple[TopicPartition, ...] = ()
+
+        def assigned(self, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+            self.places = tuple(sorted(places))
+            return {PLACE: 3}
+
+        def revoked(self, places: Collection[TopicPartition]) -> None:
+            self.places = tuple(set(self.places) - set(places))
+
+        lost = revoked
+
+    owner = Owner()
+    consumer = bus.consumer([TOPIC], "g", member="one", assignment=owner)
+    records: list[Record] = []
+    while not records:
+        records = consumer.poll(9, 1)
+    assert owner.places == (PLACE, TopicPartition(TOPIC, 1))
+    assert [number_of(r.value) for r in records] == [3, 4]
+
+
 def test_partitions_are_apart(make_bus: MakeBus) -> None:
     """Each partition has its own offsets and its own newest record."""
     bus = make_bus()
@@ -124,6 +151,7 @@ def test_partitions_are_apart(make_bus: MakeBus) -> None:
     assert newest is not None
     assert newest.offset == 0
     assert bus.last(TOPIC, 0, "p") is None
+    assert bus.last(TOPIC, 1, "p", since=1) is None
 
 
 def test_a_closed_bus_wakes_whoever_waits(make_bus: MakeBus) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import structlog
 
 from tidewarden.bus.journal import Entry, PartitionJournal
-from tidewarden.bus.port import BusClosedError, Record, TopicPartition
+from tidewarden.bus.port import Assignment, BusClosedError, Record, TopicPartition
 from tidewarden.codec import Codec
 from tidewarden.frames import SeriesTable
 from tidewarden.topics import Topic
@@ -120,14 +120,21 @@ class MemoryBus:
                 self._changed.notify_all()
         return offset
 
-    def consumer(self, topics: Sequence[str], group: str) -> MemoryConsumer:
-        """A reader that starts at the group's committed offsets, or at the oldest record."""
+    def consumer(
+        self,
+        topics: Sequence[str],
+        group: str,
+        *,
+        member: str | None = None,  # noqa: ARG002 - a group has one member here
+        assignment: Assignment | None = None,
+    ) -> MemoryConsumer:
+        """A reader that starts at the group's committed offsets, or at the oldest record; all partitions are its own."""
         with self._changed:
             places = [TopicPartition(topic, n) for topic in topics for n in range(self._partition_count(topic))]
             taken = [place for place in places if (group, place) in self._consumers]
             if taken:
                 raise ValueError(f"group {group!r} already reads {taken[0].topic}: this bus has one reader a group")
-            consumer = MemoryConsumer(self, places, group, self._read_commits(group))
+            consumer = MemoryConsumer(self, places, group, self._read_commits(group), assignment)
             for place in places:
                 self._consumers[group, place] = consumer
             return consumer
@@ -138,11 +145,12 @@ class MemoryBus:
             places = [TopicPartition(topic, n) for n in range(self._partition_count(topic))]
             return {place: self._partitions[place].end for place in places}
 
-    def last(self, topic: str, partition: int, producer: str | None = None) -> Record | None:
+    def last(self, topic: str, partition: int, producer: str | None = None, since: int = 0) -> Record | None:
         """The newest record of a partition, or of one producer in it; its value may be None."""
         store = self._partition(TopicPartition(topic, partition))
         with self._changed:
-            return store.last.get(producer or "")
+            newest = store.last.get(producer or "")
+            return newest if newest is not None and newest.offset >= since else None
 
     def sync(self) -> None:
         """Force the journal to the disk; nothing to do without one."""
@@ -249,7 +257,12 @@ class MemoryConsumer:
     """A `Consumer` of a `MemoryBus`."""
 
     def __init__(
-        self, bus: MemoryBus, places: list[TopicPartition], group: str, committed: dict[TopicPartition, int]
+        self,
+        bus: MemoryBus,
+        places: list[TopicPartition],
+        group: str,
+        committed: dict[TopicPartition, int],
+        assignment: Assignment | None = None,
     ) -> None:
         self._bus = bus
         self.places = places
@@ -259,10 +272,14 @@ class MemoryConsumer:
         self._replay: dict[TopicPartition, Iterator[Entry]] = {}
         self._codec = Codec(bus._table)
         self._turn = 0
+        self._unassigned = assignment
 
     def poll(self, max_records: int, timeout: float) -> list[Record]:
         """Up to ``max_records`` records, in order per partition; empty after ``timeout`` seconds."""
         bus = self._bus
+        if self._unassigned is not None:
+            assignment, self._unassigned = self._unassigned, None
+            self.seek(assignment.assigned(self.places))
         with bus._changed:
             if not bus._closed and not self._behind():
                 bus._changed.wait_for(lambda: bus._closed or self._behind(), timeout)

@@ -7,7 +7,7 @@ encoded on the way is the adapter's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -36,6 +36,19 @@ class Record:
     def place(self) -> TopicPartition:
         """The partition it came from."""
         return TopicPartition(self.topic, self.partition)
+
+
+class Assignment(Protocol):
+    """Whoever has state for each partition that it reads; called by `Consumer.poll`, in its thread."""
+
+    def assigned(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """These are ours from now on: where to begin in those for which the caller knows better than the group's commit."""
+
+    def revoked(self, places: Collection[TopicPartition]) -> None:
+        """These are ours until this returns: take snapshots, commit, let go."""
+
+    def lost(self, places: Collection[TopicPartition]) -> None:
+        """These have gone to another member already: let go without writing anything."""
 
 
 class Consumer(Protocol):
@@ -74,17 +87,24 @@ class Bus(Protocol):
     ) -> int:
         """Append and return the offset. Blocks while a reader is too far behind; never drops."""
 
-    def consumer(self, topics: Sequence[str], group: str) -> Consumer:
-        """A reader that starts at the group's committed offsets, or at the oldest record."""
+    def consumer(
+        self, topics: Sequence[str], group: str, *, member: str | None = None, assignment: Assignment | None = None
+    ) -> Consumer:
+        """A reader that starts at the group's committed offsets, or at the oldest record.
+
+        Without ``assignment`` it reads all partitions by itself. With it, it shares the partitions with the group's
+        other members and is told which are its own; ``member`` is then its name, the same after a restart.
+        """
 
     def ends(self, topic: str) -> dict[TopicPartition, int]:
         """The offset that the next record of each partition will get."""
 
-    def last(self, topic: str, partition: int, producer: str | None = None) -> Record | None:
+    def last(self, topic: str, partition: int, producer: str | None = None, since: int = 0) -> Record | None:
         """The newest record of a partition, or of one producer in it (by the header ``producer``).
 
         It tells a producer how far it had come before it was killed. Only offset, key and headers are
-        promised; ``value`` may be None. None where there is no such record.
+        promised; ``value`` may be None. None where there is no such record from offset ``since`` on; a bus that
+        has no index of producers looks no further back.
         """
 
     def close(self) -> None:
