@@ -128,7 +128,7 @@ class MemoryBus:
         member: str | None = None,  # noqa: ARG002 - a group has one member here
         assignment: Assignment | None = None,
     ) -> MemoryConsumer:
-        """A reader that starts at the group's committed offsets, or at the oldest record; all partitions are its own."""
+        """A reader that starts at the group's committed offsets, or the oldest record; all partitions are its own."""
         with self._changed:
             places = [TopicPartition(topic, n) for topic in topics for n in range(self._partition_count(topic))]
             taken = [place for place in places if (group, place) in self._consumers]

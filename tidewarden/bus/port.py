@@ -42,7 +42,7 @@ class Assignment(Protocol):
     """Whoever has state for each partition that it reads; called by `Consumer.poll`, in its thread."""
 
     def assigned(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """These are ours from now on: where to begin in those for which the caller knows better than the group's commit."""
+        """These are ours from now on: where to begin in them, where that is not the group's commit."""
 
     def revoked(self, places: Collection[TopicPartition]) -> None:
         """These are ours until this returns: take snapshots, commit, let go."""
