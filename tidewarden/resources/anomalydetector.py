@@ -171,7 +171,10 @@ class AnomalyDetectorSpec(Model):
         max_length=2,
         description="Seasons to expect; an empty list: none.",
     )
-    alerting: Alerting = Field(default_factory=Alerting, description="Absent: threshold 0.8.")
+    alerting: Alerting = Field(
+        default_factory=Alerting,
+        description="When a score becomes an anomaly: a budget of false alarms or a threshold; absent: threshold 0.8.",
+    )
     rollup: list[Level] = Field(default=["node", "cluster", "tenant"], description="Levels to roll scores up to.")
     replicas: int = Field(
         1, ge=0, le=1_000, description="Detector pods, in a cluster; more than the stream has partitions are idle."

@@ -59,12 +59,16 @@ def _of_field(model: type[BaseModel], field: Field, *, rules: bool) -> Schema:
             schema |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
         elif (model, field.name) in _SETS:
             schema["x-kubernetes-list-type"] = "set"
+    text = plain(field.description)
     if rules:
         default = default_of(field)
         if default is not None:
             schema["default"] = default
+        if isinstance(default, (str, int, float)):  # `kubectl explain` does not show defaults by itself
+            shown = str(default).lower() if isinstance(default, bool) else default
+            text = f"{text.rstrip('.')}. Default: {shown}."
         _add_rules(schema, FIELD_RULES.get((model, field.name), ()))
-    return {"description": plain(field.description), **schema}
+    return {"description": text, **schema}
 
 
 def _of(annotation: Any, metadata: Sequence[Any], *, rules: bool) -> Schema:  # noqa: PLR0911 - a case each
