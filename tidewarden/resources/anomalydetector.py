@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from tidewarden.resources.base import Duration, Model, Name, Resource
+from tidewarden.resources.base import Duration, Model, Name, Resource, Selector
 
 BUDGET_PATTERN = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)/(hour|day|week)$"
 _PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7}
@@ -35,10 +35,10 @@ Budget = Annotated[
 class Select(Model):
     """Which series; an empty list means all. Names may end in ``*``."""
 
-    tenants: list[str] = Field(default_factory=list, description="Tenants to watch.")
-    metrics: list[str] = Field(default_factory=list, description="Metrics to watch.")
-    clusters: list[str] = Field(default_factory=list, description="Clusters to watch.")
-    nodes: list[str] = Field(default_factory=list, description="Nodes to watch.")
+    tenants: list[Selector] = Field(default_factory=list, max_length=1_000, description="Tenants to watch.")
+    metrics: list[Selector] = Field(default_factory=list, max_length=1_000, description="Metrics to watch.")
+    clusters: list[Selector] = Field(default_factory=list, max_length=1_000, description="Clusters to watch.")
+    nodes: list[Selector] = Field(default_factory=list, max_length=1_000, description="Nodes to watch.")
 
     def matches(self, tenant: str, cluster: str, node: str, metric: str) -> bool:
         """Whether the detector watches this series."""
