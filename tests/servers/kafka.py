@@ -1,6 +1,6 @@
-"""Real servers for the integration tests: what is missing is fetched once, what is started is stopped.
+"""A real Kafka for the tests: what is missing is fetched once, what is started is stopped.
 
-Kafka runs from the jars that its project publishes to Maven Central; they are kept outside of the source
+It runs from the jars that its project publishes to Maven Central; they are kept outside of the source
 tree. Where Java or Maven is missing, or nothing can be fetched, the tests say so and are skipped.
 """
 
@@ -18,8 +18,6 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pytest
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 KAFKA_VERSION = "4.3.1"
 KAFKA_JARS = (f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4")
@@ -55,6 +53,9 @@ class KafkaServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
         with (self._home / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._java, "kafka.Kafka", str(self._home / "server.properties")], stdout=log, stderr=log
