@@ -70,6 +70,12 @@ class Telemetry:
             ["service"],
             registry=r,
         )
+        self.waiting = Gauge(
+            "tidewarden_waiting_records",
+            "Records that a service holds back until every instance of their producer has come as far.",
+            ["service"],
+            registry=r,
+        )
         self.handled = Counter(
             "tidewarden_records_handled", "Bus records a service has dealt with.", ["service"], registry=r
         )
@@ -85,7 +91,7 @@ class StatusBoard:
     A component posts a plain JSON-able dict under (section, name). Sections: ``sources`` (accepted,
     rejected, success_rate, late, lag_seconds, state), ``detectors`` (series, learning, ready, warmup,
     message, model, state_bytes, threshold), ``policies``, ``simulations`` (played, total), ``services``
-    (lag_records, handled, state).
+    (of mergers: held_records, held_rows, waiting_for; of the archive: state, message).
     """
 
     def __init__(self) -> None:
