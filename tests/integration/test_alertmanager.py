@@ -141,7 +141,7 @@ def active(server: Any) -> dict[str, Any]:
 
 
 def ends_at(server: Any, name: str) -> float:
-    return datetime.fromisoformat(active(server)[name]["endsAt"].replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(active(server)[name]["endsAt"]).timestamp()
 
 
 def test_an_alert_fires_stays_alive_gets_worse_and_resolves(
