@@ -182,5 +182,7 @@ class Outbox:
             f"{self._policy}/{self.name}",
             waiting=len(self._parcels),
             message=self._trouble,
-            **self._counts,
+            sent=self._counts["sent"],
+            retried=self._counts["retried"],
+            refused=self._counts["refused"],
         )
