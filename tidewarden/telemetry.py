@@ -74,6 +74,12 @@ class Telemetry:
             ["service"],
             registry=r,
         )
+        self.waiting = Gauge(
+            "tidewarden_waiting_records",
+            "Records that a service holds back until every instance of their producer has come as far.",
+            ["service"],
+            registry=r,
+        )
         self.handled = Counter(
             "tidewarden_records_handled", "Bus records a service has dealt with.", ["service"], registry=r
         )
