@@ -13,6 +13,8 @@ from tidewarden_cli.run.connections import MistakeError, elasticsearch_of, kafka
 from tidewarden_cli.run.process import Process
 from tidewarden_cli.run.pulse import WatchedBus, watched
 
+FIRST_ANSWER_S = 5.0  # then readiness says why, and it is asked again; a SIGTERM is heeded in between
+
 
 def topics_of(stream: MetricStream) -> StreamTopics:
     """The topics of a stream in a cluster."""
@@ -22,22 +24,22 @@ def topics_of(stream: MetricStream) -> StreamTopics:
 
 def open_bus(process: Process, stream: MetricStream, topics: Sequence[Topic]) -> Bus:
     """The stream's Kafka with these topics made where they are missing; waited for while it is away."""
+    from tidewarden.bus.kafka.admin import TopicAdmin
     from tidewarden.bus.kafka.bus import KafkaBus
     from tidewarden.bus.kafka.connection import KafkaUnavailableError
 
     settings = kafka_of(process.settings, stream)
+    client_id = f"tidewarden-{process.orders.role}-{process.name}"
 
     def attempt() -> Bus:
-        bus = KafkaBus(settings, process.table, client_id=f"{process.orders.role}.{process.name}")
-        try:
-            bus.create(topics)
-        except BaseException:
-            bus.close()
-            raise
-        return bus
+        TopicAdmin(settings, client_id=client_id, patience_s=FIRST_ANSWER_S).create_missing(topics)
+        return KafkaBus(settings, process.table, client_id=client_id, namespace=process.settings.namespace)
 
     process.wait_for("kafka", f"Kafka at {settings.bootstrap_servers} is asked")
-    bus = process.patiently("kafka", attempt, (KafkaUnavailableError,))
+    try:
+        bus = process.patiently("kafka", attempt, (KafkaUnavailableError,))
+    except ValueError as error:  # a wrong option, a missing file of the Secret, a topic that does not fit
+        raise MistakeError(f"MetricStream/{stream.metadata.name}: {error}") from error
     process.closing(bus.close)
     return WatchedBus(bus, process.pulses, process.partitions, lambda: process.found("state"))
 

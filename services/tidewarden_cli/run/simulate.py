@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from tidewarden.evaluate.report import Evaluation
@@ -40,8 +41,15 @@ def add_simulation(process: Process, simulation: MetricSimulation, stream: Metri
         process.telemetry.board.post("simulations", name, stream=stream.metadata.name, **facts)
 
     groups = {one: consumer_group(process.settings.namespace, f"detect.{one}") for one in simulation.spec.evaluate}
+    played = threading.Event()
+
+    def play(stop: threading.Event) -> None:
+        ingest.run(stop)
+        if ingest.finished:  # and everything is on the bus: ingest syncs before it returns
+            played.set()
+
     verdict = Verdict(
-        finished=lambda: ingest.finished,
+        finished=played.is_set,
         failed=lambda: ingest.error,
         through=Through(
             topics, groups, TopicAdmin(kafka_of(process.settings, stream)), store, clock,
@@ -56,7 +64,7 @@ def add_simulation(process: Process, simulation: MetricSimulation, stream: Metri
         pulses=process.pulses,
     )  # fmt: skip
     process.add_stage(f"simulate.{name}", verdict.run, ends=True)
-    process.add_stage(ingest.name, ingest.run, ends=True)
+    process.add_stage(ingest.name, play, ends=True)
 
 
 def source_of(process: Process, simulation: MetricSimulation) -> SimulationSource:
