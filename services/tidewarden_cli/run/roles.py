@@ -17,7 +17,7 @@ from tidewarden.telemetry import by_label
 from tidewarden.topics import Purpose, StreamTopics
 from tidewarden_cli.run.connections import MistakeError
 from tidewarden_cli.run.process import Process
-from tidewarden_cli.run.servers import elasticsearch_settings, open_bus, open_state, open_store, topics_of
+from tidewarden_cli.run.servers import elasticsearch_settings, open_bus, open_store, topics_of
 
 if TYPE_CHECKING:
     from tidewarden_services.contract import Service
@@ -35,8 +35,7 @@ def _ingest(process: Process) -> None:
         _rest(process, "sources", f"{stream.metadata.name}/{process.name}", "MetricStream")
         return
     topics = topics_of(stream)
-    process.bus = open_bus(process, stream, [*topics.all(), topics.state()])
-    open_state(process, stream, topics.state())
+    open_bus(process, stream, topics.all(), topics.state())
     add_source(process, stream, source_of(process, stream))
 
 
@@ -61,8 +60,7 @@ def _detect(process: Process) -> None:
         _rest(process, "detectors", process.name, "AnomalyDetector")
         return
     topics, name, telemetry, clock = topics_of(stream), process.name, process.telemetry, process.clock
-    process.bus = open_bus(process, stream, [*topics.all(), topics.state(name)])
-    open_state(process, stream, topics.state(name))
+    open_bus(process, stream, topics.all(), topics.state(name))
     latency = telemetry.score_latency.labels(stream.metadata.name, name)
 
     def published(record: Record) -> None:
@@ -96,8 +94,7 @@ def _rollup(process: Process) -> None:
 
     detector, stream = _named(process, process.bundle.detectors), _stream(process)
     topics = topics_of(stream)
-    process.bus = open_bus(process, stream, [*topics.all(), topics.state()])
-    open_state(process, stream, topics.state())
+    open_bus(process, stream, topics.all(), topics.state())
     name = f"rollup.{process.name}"
     _add_runner(process, name, RollupService.reads, lambda _: RollupService(detector, stream, process.table), topics)
 
@@ -109,8 +106,7 @@ def _alert(process: Process) -> None:
 
     policy, stream = _named(process, process.bundle.policies), _stream(process)
     topics, telemetry, settings = topics_of(stream), process.telemetry, process.settings
-    process.bus = open_bus(process, stream, [*topics.all(), topics.state()])
-    open_state(process, stream, topics.state())
+    open_bus(process, stream, topics.all(), topics.state())
     name, delivery = f"alert.{process.name}", f"notify.{process.name}"
     state = process.state
     notifier = Notifier(
@@ -136,7 +132,7 @@ def _archive(process: Process) -> None:
     stream = _stream(process)
     topics, telemetry = topics_of(stream), process.telemetry
     settings = elasticsearch_settings(process, stream, "the archive")
-    process.bus = open_bus(process, stream, topics.all())
+    open_bus(process, stream, topics.all())
     store = open_store(process, settings)
     name = f"archive.{process.name}"
     runner = SinkRunner(

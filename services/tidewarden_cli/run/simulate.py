@@ -13,7 +13,7 @@ from tidewarden_cli.evaluation import evaluate_stored
 from tidewarden_cli.run.connections import MistakeError, kafka_of
 from tidewarden_cli.run.feeding import ingest_of, watch_batches
 from tidewarden_cli.run.process import Process
-from tidewarden_cli.run.servers import elasticsearch_settings, open_bus, open_state, open_store, topics_of
+from tidewarden_cli.run.servers import elasticsearch_settings, open_bus, open_store, topics_of
 from tidewarden_cli.run.verdict import Through, Verdict
 from tidewarden_simulator.source import SimulationSource, series_keys
 
@@ -26,8 +26,7 @@ def add_simulation(process: Process, simulation: MetricSimulation, stream: Metri
     name, topics, clock = simulation.metadata.name, topics_of(stream), process.clock
     settings = elasticsearch_settings(process, stream, f"the evaluation of MetricSimulation/{name}")
     source = source_of(process, simulation)
-    process.bus = open_bus(process, stream, [*topics.all(), topics.state()])
-    open_state(process, stream, topics.state())
+    open_bus(process, stream, topics.all(), topics.state())
     store = open_store(process, settings)
     watch_batches(source, process.pulses)
     ingest = ingest_of(process, stream, source)
