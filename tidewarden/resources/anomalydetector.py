@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
@@ -61,6 +61,14 @@ class AutoParams(Model):
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
 
+class DensityParams(Model):
+    """Parameters of `density`: how thinly populated the place is where a reading falls, over features of the series."""
+
+    projections: int = Field(0, ge=0, le=64, description="Random mixtures of the features, beside the features.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the random mixtures; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
 class EwmaParams(Model):
     """Parameters of `ewma`: distance from an exponentially weighted mean, in weighted standard deviations."""
 
@@ -98,7 +106,7 @@ class StaticParams(Model):
         return self
 
 
-ModelKind = Literal["auto", "ewma", "mad", "seasonal", "static"]
+ModelKind = Literal["auto", "density", "ewma", "mad", "seasonal", "static"]
 
 
 class ModelSpec(Model):
@@ -106,6 +114,7 @@ class ModelSpec(Model):
 
     kind: ModelKind = Field("auto", description="Which model.")
     auto: AutoParams | None = None
+    density: DensityParams | None = None
     ewma: EwmaParams | None = None
     mad: MadParams | None = None
     seasonal: SeasonalParams | None = None
@@ -113,7 +122,7 @@ class ModelSpec(Model):
 
     @model_validator(mode="after")
     def _matching_block(self) -> Self:
-        given = [k for k in ("auto", "ewma", "mad", "seasonal", "static") if getattr(self, k) is not None]
+        given = [k for k in get_args(ModelKind) if getattr(self, k) is not None]
         strangers = [k for k in given if k != self.kind]
         if strangers:
             raise ValueError(f"model.{strangers[0]} is set but kind is {self.kind!r}: remove it or change the kind")
