@@ -69,7 +69,9 @@ class Observation:
             ready = status.get("readyReplicas", 0)
             updated = status.get("updatedReplicas", 0)
             if not current or ready < wanted or updated < wanted:
-                found.append(f"{workload['metadata']['name']} ({min(ready, updated) if current else 0} of {wanted} ready)")
+                found.append(
+                    f"{workload['metadata']['name']} ({min(ready, updated) if current else 0} of {wanted} ready)"
+                )
         return found
 
     def stuck(self) -> list[str]:
@@ -85,18 +87,23 @@ class Observation:
             if status is not None and status.get("waiting_for"):
                 found.append(f"{name} waits for {', '.join(map(str, status['waiting_for']))}")
                 continue
-            for condition in (pod.get("status") or {}).get("conditions") or []:
-                if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-                    found.append(f"{name} is not scheduled: {condition.get('message', '')}")
+            found += [
+                f"{name} is not scheduled: {condition.get('message', '')}"
+                for condition in _pod_conditions(pod)
+                if condition.get("type") == "PodScheduled" and condition.get("status") == "False"
+            ]
         return found
 
 
 def ready_pods(pods: Sequence[Manifest]) -> int:
     """How many of the pods are ready."""
     return sum(
-        any(c.get("type") == "Ready" and c.get("status") == "True" for c in (pod.get("status") or {}).get("conditions") or [])
-        for pod in pods
+        any(c.get("type") == "Ready" and c.get("status") == "True" for c in _pod_conditions(pod)) for pod in pods
     )
+
+
+def _pod_conditions(pod: Manifest) -> list[Manifest]:
+    return (pod.get("status") or {}).get("conditions") or []
 
 
 def _is_gone(pod: Manifest) -> bool:
