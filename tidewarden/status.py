@@ -113,6 +113,10 @@ SECTIONS: dict[str, tuple[str, dict[str, Fact]]] = {
             "state": Fact("text", "running unless the service says otherwise.", "worst"),
             "lag_records": Fact("integer", "Records not yet read.", "sum"),
             "handled": Fact("integer", "Records dealt with since this process started.", "sum"),
+            "message": Fact("text", "What a service that does not run waits for; archives and mergers only."),
+            "held_records": Fact("integer", "Records that wait for others to be merged with; mergers only.", "sum"),
+            "held_rows": Fact("integer", "Rows of these records.", "sum"),
+            "waiting_for": Fact("list", "Instances of the detector that hold them up.", "union"),
         },
     ),
 }

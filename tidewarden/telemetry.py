@@ -19,7 +19,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.samples import Sample
 
-from tidewarden.status import Figures, RecentError, merge_facts
+from tidewarden.status import Figures, RecentError
 
 LogFormat = Literal["text", "json"]
 
@@ -74,6 +74,12 @@ class Telemetry:
             ["service"],
             registry=r,
         )
+        self.waiting = Gauge(
+            "tidewarden_waiting_records",
+            "Records that a service holds back until every instance of their producer has come as far.",
+            ["service"],
+            registry=r,
+        )
         self.handled = Counter(
             "tidewarden_records_handled", "Bus records a service has dealt with.", ["service"], registry=r
         )
@@ -87,38 +93,25 @@ class StatusBoard:
     """The latest word of each component, for the API and the terminal; safe from several threads.
 
     A component posts a plain JSON-able dict under (section, name). What the sections and their fields mean
-    stands in `tidewarden.status`. Several instances of one component, one for each partition say, post as
-    ``part``s of one name; readers see them as one.
+    stands in `tidewarden.status`.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sections: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+        self._sections: dict[str, dict[str, dict[str, Any]]] = {}
 
-    def post(self, section: str, name: str, *, part: str = "", **facts: Any) -> None:
-        """Replace what is said of ``name``, or of this part of it."""
+    def post(self, section: str, name: str, **facts: Any) -> None:
+        """Replace what is said of ``name``."""
         with self._lock:
-            self._sections.setdefault(section, {}).setdefault(name, {})[part] = facts
-
-    def retract(self, section: str, name: str, *, part: str = "") -> None:
-        """Say nothing of this part any more: somebody else does its work now."""
-        with self._lock:
-            parts = self._sections.get(section, {}).get(name, {})
-            parts.pop(part, None)
-            if not parts:
-                self._sections.get(section, {}).pop(name, None)
+            self._sections.setdefault(section, {})[name] = facts
 
     def read(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """A copy of everything, the parts of a name as one."""
+        """A copy of everything."""
         with self._lock:
-            parts = {
-                section: {name: [dict(facts) for facts in parts.values()] for name, parts in names.items()}
-                for section, names in self._sections.items()
+            return {
+                section: {name: dict(facts) for name, facts in items.items()}
+                for section, items in self._sections.items()
             }
-        return {
-            section: {name: merge_facts(section, facts) for name, facts in names.items()}
-            for section, names in parts.items()
-        }
 
 
 class HourlyCount:

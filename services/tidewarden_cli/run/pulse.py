@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+from tidewarden.bus.port import Assignment, Bus, Consumer, TopicPartition
 from tidewarden.clock import Clock
 
 # A round is 64 records of 10,000 readings at most, about a second of scoring; compiling every kernel for the
@@ -116,3 +117,51 @@ class _Watched:
 
         self.__dict__[name] = call  # the next call finds it without coming here
         return call
+
+
+class WatchedBus(_Watched):
+    """A bus whose calls count as waiting for Kafka, and which tells of the partitions that its consumers get.
+
+    Args:
+        bus: the real one.
+        pulses: of the process.
+        partitions: kept up to date with what is assigned to consumers that share their topic with other processes.
+        on_assigned: called when partitions have been taken over, their state restored.
+    """
+
+    def __init__(self, bus: Bus, pulses: Pulses, partitions: set[int], on_assigned: Callable[[], None]) -> None:
+        super().__init__(bus, "kafka", pulses)
+        self._partitions = partitions
+        self._on_assigned = on_assigned
+
+    def consumer(
+        self, topics: Sequence[str], group: str, *, member: str | None = None, assignment: Assignment | None = None
+    ) -> Consumer:
+        """A watched consumer of the bus."""
+        if assignment is not None:
+            assignment = _Noted(assignment, self._partitions, self._on_assigned)
+        consumer: Consumer = self._target.consumer(topics, group, member=member, assignment=assignment)
+        return watched(consumer, self._what, self._pulses)
+
+
+class _Noted:
+    """An assignment that keeps book of what is assigned."""
+
+    def __init__(self, inner: Assignment, partitions: set[int], on_assigned: Callable[[], None]) -> None:
+        self._inner = inner
+        self._partitions = partitions
+        self._on_assigned = on_assigned
+
+    def assigned(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        offsets = self._inner.assigned(places)
+        self._partitions |= {place.partition for place in places}
+        self._on_assigned()
+        return offsets
+
+    def revoked(self, places: Collection[TopicPartition]) -> None:
+        self._inner.revoked(places)
+        self._partitions -= {place.partition for place in places}
+
+    def lost(self, places: Collection[TopicPartition]) -> None:
+        self._inner.lost(places)
+        self._partitions -= {place.partition for place in places}

@@ -182,7 +182,5 @@ class Outbox:
             f"{self._policy}/{self.name}",
             waiting=len(self._parcels),
             message=self._trouble,
-            sent=self._counts["sent"],
-            retried=self._counts["retried"],
-            refused=self._counts["refused"],
+            **self._counts,
         )
