@@ -62,6 +62,12 @@ class Observation:
         found = []
         for workload in self.workloads:
             if workload["kind"] == "Job":
+                status = workload.get("status") or {}
+                ended = status.get("succeeded") or any(
+                    c.get("status") == "True" for c in status.get("conditions") or []
+                )
+                if not ended and not workload["spec"].get("suspend") and not status.get("ready"):
+                    found.append(f"{workload['metadata']['name']} (0 of 1 ready)")
                 continue
             wanted = workload["spec"].get("replicas", 1)
             status = workload.get("status") or {}
