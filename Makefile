@@ -56,7 +56,7 @@ check: $(VENV)/.installed-dev ## ruff, mypy strict, import contracts, generated 
 format: $(VENV)/.installed-dev ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-generate: $(VENV)/.installed-dev ## Write docs/reference from the code
+generate: $(VENV)/.installed-dev ## Write docs/reference, crds and their chart, from the code
 	@$(BIN)/python -m tidewarden_cli.reference
 
 bench: $(VENV)/.installed-bench ## Speed and accuracy beside the peers, in one run

@@ -1,7 +1,7 @@
-"""Writes docs/reference from the code itself: ``python -m tidewarden_cli.reference [--check] [FOLDER]``.
+"""Writes docs/reference, crds and their chart: ``python -m tidewarden_cli.reference [--check] [FOLDER]``.
 
-Resources come from the pydantic models, metrics from the telemetry's registry, commands from the program,
-the API from its own description. So the pages cannot say anything that the code does not.
+Resources and their CRDs come from the pydantic models, metrics from the telemetry's registry, commands from the
+program, the API from its own description. So the files cannot say anything that the code does not.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typer.models import ArgumentInfo, ParameterInfo
 from tidewarden.resources import MetricStream
 from tidewarden.resources.anomalydetector import parse_budget
 from tidewarden.resources.base import format_duration, parse_duration
+from tidewarden.resources.crd.files import CHART, chart_templates, manifests
 from tidewarden.resources.loader import KINDS
 from tidewarden.resources.schema import Field, fields_of, walk
 from tidewarden.telemetry import Telemetry
@@ -35,10 +36,10 @@ _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
 def generate(root: Path) -> list[Path]:
-    """Write every page of the reference below ``root``/docs/reference; returns their paths."""
+    """Write every generated file below ``root``; returns their paths."""
     written = []
-    for name, render in PAGES.items():
-        path = root / FOLDER / name
+    for name, render in outputs().items():
+        path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(render(), encoding="utf-8")
         written.append(path)
@@ -46,9 +47,16 @@ def generate(root: Path) -> list[Path]:
 
 
 def stale(root: Path) -> list[Path]:
-    """The pages below ``root`` that are missing or not what the code says."""
-    paths = {root / FOLDER / name: render for name, render in PAGES.items()}
+    """The files below ``root`` that are missing or not what the code says."""
+    paths = {root / name: render for name, render in outputs().items()}
     return [path for path, render in paths.items() if not path.exists() or path.read_text("utf-8") != render()]
+
+
+def outputs() -> dict[Path, Callable[[], str]]:
+    """Every generated file, relative to the repository, and what renders it."""
+    definitions = {Path("crds") / name: render for name, render in manifests().items()}
+    templates = {CHART / "templates" / name: render for name, render in chart_templates().items()}
+    return {FOLDER / name: render for name, render in PAGES.items()} | definitions | templates
 
 
 # --- resources -----------------------------------------------------------------------------------
@@ -351,7 +359,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the pages, or with ``--check`` say which are out of date (exit code 1)."""
+    """Write the files, or with ``--check`` say which are out of date (exit code 1)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     check = "--check" in given
     folders = [word for word in given if word != "--check"]

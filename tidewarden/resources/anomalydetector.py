@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, mo
 
 from tidewarden.resources.base import Duration, Model, Name, Resource
 
-_BUDGET = re.compile(r"^(\d+(?:\.\d+)?)/(hour|day|week)$")
+BUDGET_PATTERN = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)/(hour|day|week)$"
 _PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7}
 
 
@@ -17,7 +17,7 @@ def parse_budget(text: Any) -> float:
     """False alarms a day of a budget such as ``2/day`` or ``1/week``; numbers pass as a day's."""
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         return float(text)
-    match = _BUDGET.match(text) if isinstance(text, str) else None
+    match = re.match(BUDGET_PATTERN, text) if isinstance(text, str) else None
     if match is None:
         raise ValueError(f"{text!r} is not a budget: write a number, a slash and hour, day or week, as in 2/day")
     return float(match[1]) * _PER_DAY[match[2]]
@@ -27,7 +27,7 @@ Budget = Annotated[
     float,
     BeforeValidator(parse_budget),
     PlainSerializer(lambda per_day: f"{per_day:g}/day", return_type=str),
-    WithJsonSchema({"type": "string", "pattern": _BUDGET.pattern}),
+    WithJsonSchema({"type": "string", "pattern": BUDGET_PATTERN}),
 ]
 """False alarms a day in Python, text such as ``2/day`` in YAML."""
 
@@ -166,18 +166,29 @@ class AnomalyDetectorSpec(Model):
     stream: Name = Field(description="MetricStream to watch.")
     select: Select = Field(default_factory=Select)
     model: ModelSpec = Field(default_factory=ModelSpec)
-    seasonality: list[Duration] = Field(
+    seasonality: list[Annotated[Duration, Field(ge=1_000)]] = Field(
         default_factory=lambda: [86_400_000],
         max_length=2,
         description="Seasons to expect; an empty list: none.",
     )
-    alerting: Alerting = Field(default_factory=Alerting, description="Absent: threshold 0.8.")
+    alerting: Alerting = Field(
+        default_factory=Alerting,
+        description="When a score becomes an anomaly: a budget of false alarms or a threshold; absent: threshold 0.8.",
+    )
     rollup: list[Level] = Field(default=["node", "cluster", "tenant"], description="Levels to roll scores up to.")
     replicas: int = Field(
         1, ge=0, le=1_000, description="Detector pods, in a cluster; more than the stream has partitions are idle."
     )
     autoscaling: Autoscaling | None = Field(None, description="Present: replicas is set by it, within its bounds.")
     paused: bool = Field(False, description="Score nothing.")
+
+    @model_validator(mode="after")
+    def _season(self) -> Self:
+        if self.model.kind == "seasonal" and not self.seasonality:
+            raise ValueError(
+                "model seasonal needs a season, but seasonality is empty: write [1d], or choose model ewma or mad"
+            )
+        return self
 
 
 class AnomalyDetector(Resource):
