@@ -130,3 +130,10 @@ class Store(Protocol):
 
 class StoreError(Exception):
     """A store cannot be opened or used: says which, why, and the remedy."""
+
+
+class StoreUnavailableError(StoreError):
+    """A store is away, slow or too busy for now: nothing is wrong with what was asked; try again later.
+
+    After a `Store.write` that ended so, a part may have been written; the same batch again changes nothing of it.
+    """
