@@ -67,22 +67,30 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- end }}
 
+{{/* operator.yaml: what the operator is told. */}}
 {{- define "tidewarden.settings" -}}
 image: {{ include "tidewarden.image" . }}
 imagePullPolicy: {{ .Values.global.image.pullPolicy }}
-{{- with .Values.global.imagePullSecrets }}
-imagePullSecrets: {{ toJson . }}
-{{- end }}
+imagePullSecrets: {{ toJson .Values.global.imagePullSecrets }}
+namespace: {{ .Release.Namespace }}
 namespaces: {{ toJson .Values.global.watchNamespaces }}
 kafka:
   bootstrapServers: {{ include "tidewarden.kafka" . | quote }}
   securityProtocol: {{ .Values.kafka.securityProtocol }}
   saslMechanism: {{ .Values.kafka.saslMechanism }}
   replicationFactor: {{ .Values.kafka.replicationFactor }}
+  {{- with .Values.kafka.secret }}
+  secretRef: {name: {{ . }}}
+  secretDir: /var/run/tidewarden/kafka
+  {{- end }}
 {{- with include "tidewarden.elasticsearch" . }}
 elasticsearch:
   url: {{ . }}
   replicas: {{ $.Values.elasticsearch.replicas }}
+  {{- with $.Values.elasticsearch.secret }}
+  secretRef: {name: {{ . }}}
+  secretDir: /var/run/tidewarden/elasticsearch
+  {{- end }}
 {{- end }}
 {{- with include "tidewarden.prometheus" . }}
 prometheusUrl: {{ . }}
@@ -90,13 +98,32 @@ prometheusUrl: {{ . }}
 {{- with include "tidewarden.alertmanager" . }}
 alertmanagerUrl: {{ . }}
 {{- end }}
-{{- with .Values.kafka.secret }}
-kafkaSecret: {{ . }}
-{{- end }}
-{{- with .Values.elasticsearch.secret }}
-elasticsearchSecret: {{ . }}
-{{- end }}
 {{- with .Values.workloads }}
 resources: {{ toJson . }}
+{{- end }}
+{{- end }}
+
+{{/* What every pod that acts for the operator mounts: its settings, its credentials, room for scratch files. */}}
+{{- define "tidewarden.mounts" -}}
+- {name: settings, mountPath: /etc/tidewarden, readOnly: true}
+- {name: tmp, mountPath: /tmp}
+- {name: cache, mountPath: /var/cache/tidewarden}
+{{- if .Values.kafka.secret }}
+- {name: kafka-secret, mountPath: /var/run/tidewarden/kafka, readOnly: true}
+{{- end }}
+{{- if .Values.elasticsearch.secret }}
+- {name: elasticsearch-secret, mountPath: /var/run/tidewarden/elasticsearch, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "tidewarden.volumes" -}}
+- {name: settings, configMap: {name: {{ include "tidewarden.name" . }}}}
+- {name: tmp, emptyDir: {sizeLimit: 64Mi}}
+- {name: cache, emptyDir: {sizeLimit: 128Mi}}
+{{- with .Values.kafka.secret }}
+- {name: kafka-secret, secret: {secretName: {{ . }}, defaultMode: 0440}}
+{{- end }}
+{{- with .Values.elasticsearch.secret }}
+- {name: elasticsearch-secret, secret: {secretName: {{ . }}, defaultMode: 0440}}
 {{- end }}
 {{- end }}
