@@ -17,6 +17,7 @@ from tidewarden.bus.kafka.consumer import KafkaConsumer
 from tidewarden.bus.kafka.producer import KafkaProducer
 from tidewarden.bus.kafka.ranges import RangeReader
 from tidewarden.bus.kafka.records import KIND, RecordReader, headers_of, key_of
+from tidewarden.bus.kafka.state import KafkaState
 from tidewarden.bus.port import Assignment, Record, TopicPartition
 from tidewarden.codec import Codec
 from tidewarden.frames import SeriesTable
@@ -58,6 +59,7 @@ class KafkaBus:
         self._codecs: dict[TopicPartition, Codec] = {}
         self._counts: dict[str, int] = {}
         self._ranges: RangeReader | None = None
+        self._state_producer: KafkaProducer | None = None
         self._opening = threading.Lock()
 
     def create(self, topics: Iterable[Topic]) -> None:
@@ -126,11 +128,22 @@ class KafkaBus:
             end, step = begin, min(step * _STEP_FACTOR, _STEP_MAX)
         return None
 
+    def state(self, topic: Topic) -> KafkaState:
+        """The snapshots on a compacted topic (`StreamTopics.state`), which exists; it closes with the bus."""
+        with self._opening:
+            if self._state_producer is None:
+                self._state_producer = KafkaProducer(self._connection, compression="none")
+            producer = self._state_producer
+        return KafkaState(topic.name, admin=self._admin, ranges=self._range_reader(), producer=producer)
+
     def close(self) -> None:
         """Wake everyone who waits; what is published by now is delivered if that takes only seconds."""
         self._connection.closed.set()
         self._producer.close()
         with self._opening:
+            if self._state_producer is not None:
+                self._state_producer.close()
+                self._state_producer = None
             if self._ranges is not None:
                 self._ranges.close()
                 self._ranges = None
