@@ -22,7 +22,7 @@ def add_api(process: Process) -> None:
         _same_servers(process, first, stream)
     topics = {stream.metadata.name: topics_of(stream) for stream in bundle.streams}
     settings = elasticsearch_settings(process, first, "the API")
-    process.bus = open_bus(process, first, [topic for one in topics.values() for topic in one.all()])
+    open_bus(process, first, [topic for one in topics.values() for topic in one.all()])
     store = open_store(process, settings)
     board = None if process.settings.peers is None else PeerBoard(process.settings.peers, process.clock)
     resources: list[AnyResource] = [*bundle.streams, *bundle.simulations, *bundle.detectors, *bundle.policies]

@@ -75,6 +75,7 @@ def ingest_of(process: Process, stream: MetricStream, source: Source) -> IngestS
         load_state=lambda: state.load(name),
         save_state=lambda content: state.save(name, content),
         sync=process.bus.sync,
+        before_answer=process.bus.sync,
     )
 
 

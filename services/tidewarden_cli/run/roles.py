@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tidewarden.bus.port import Record
 from tidewarden.resources import AlertPolicy, AnomalyDetector, AnyResource, MetricSimulation, MetricStream
 from tidewarden.status import Board
 from tidewarden.telemetry import by_label
+from tidewarden.topics import Purpose, StreamTopics
 from tidewarden_cli.run.connections import MistakeError
 from tidewarden_cli.run.process import Process
-from tidewarden_cli.run.servers import elasticsearch_settings, open_bus, open_state, open_store, topics_of
+from tidewarden_cli.run.servers import elasticsearch_settings, open_bus, open_store, topics_of
+
+if TYPE_CHECKING:
+    from tidewarden_services.contract import Service
 
 Builder = Callable[[Process], None]
 N = TypeVar("N", bound=MetricStream | MetricSimulation | AnomalyDetector | AlertPolicy)
@@ -31,8 +35,7 @@ def _ingest(process: Process) -> None:
         _rest(process, "sources", f"{stream.metadata.name}/{process.name}", "MetricStream")
         return
     topics = topics_of(stream)
-    process.bus = open_bus(process, stream, [*topics.all(), topics.state()])
-    open_state(process, stream, topics.state())
+    open_bus(process, stream, topics.all(), topics.state())
     add_source(process, stream, source_of(process, stream))
 
 
@@ -50,42 +53,36 @@ def _simulate(process: Process) -> None:
 def _detect(process: Process) -> None:
     """One member of a detector's group: the partitions that it is assigned."""
     from tidewarden_services.detect.board import DetectorBoard
-
     from tidewarden_services.detect.service import DetectService
-    from tidewarden_services.runtime import Runner
 
     detector, stream = _named(process, process.bundle.detectors), _stream(process)
     if detector.spec.paused:
         _rest(process, "detectors", process.name, "AnomalyDetector")
         return
     topics, name, telemetry, clock = topics_of(stream), process.name, process.telemetry, process.clock
-    process.bus = open_bus(process, stream, [*topics.all(), topics.state(name)])
-    open_state(process, stream, topics.state(name))
-    process.wait_for("state", "no partition has been assigned yet")
+    open_bus(process, stream, topics.all(), topics.state(name))
     latency = telemetry.score_latency.labels(stream.metadata.name, name)
 
     def published(record: Record) -> None:
         if "arrived" in record.headers:
             latency.observe(max(0.0, clock.now_ms() / 1000 - float(record.headers["arrived"])))
 
-    def make(number: int) -> DetectService:
+    said = DetectorBoard(detector, stream, telemetry, clock)
+
+    def make(partition: int) -> DetectService:
         return DetectService(
             detector, stream, process.table, telemetry, clock,
-            partition=number, partitions=topics.partitions, board=board,
+            partition=partition, partitions=topics.partitions, board=said,
         )  # fmt: skip
 
-    board = DetectorBoard(detector, stream, telemetry, clock)
-    runner = Runner(
-        f"detect.{name}", "readings", make,
-        stream=topics, bus=process.bus, state=process.state, telemetry=telemetry, clock=clock,
-        sync=process.bus.sync, on_published=published, member=process.orders.member,
-    )  # fmt: skip
-    process.add_stage(runner.name, runner.run)
+    service = f"detect.{name}"
+    _add_runner(process, service, DetectService.reads, make, topics, process.orders.member, published)
 
     def add(board: Board) -> Board:
         facts = board.setdefault("detectors", {}).setdefault(name, {"stream": stream.metadata.name})
         facts["partitions"] = sorted(process.partitions)
-        facts["lag_records"] = by_label(telemetry.lag, "service").get(runner.name, 0)
+        facts["lag_records"] = by_label(telemetry.lag, "service").get(service, 0)
+        facts["anomalies_last_hour"] = said.last_hour()
         return board
 
     process.adds.append(add)
@@ -94,31 +91,22 @@ def _detect(process: Process) -> None:
 def _rollup(process: Process) -> None:
     """The scores of a detector into scores of nodes, clusters and tenants."""
     from tidewarden_services.rollup.service import RollupService
-    from tidewarden_services.runtime import Runner
 
     detector, stream = _named(process, process.bundle.detectors), _stream(process)
     topics = topics_of(stream)
-    process.bus = open_bus(process, stream, [*topics.all(), topics.state()])
-    open_state(process, stream, topics.state())
+    open_bus(process, stream, topics.all(), topics.state())
     name = f"rollup.{process.name}"
-    runner = Runner(
-        name, "scores", lambda _: RollupService(name, detector, stream, process.table),
-        stream=topics, bus=process.bus, state=process.state, telemetry=process.telemetry, clock=process.clock,
-        sync=process.bus.sync, member=name,
-    )  # fmt: skip
-    process.add_stage(name, runner.run)
+    _add_runner(process, name, RollupService.reads, lambda _: RollupService(detector, stream, process.table), topics)
 
 
 def _alert(process: Process) -> None:
     """The anomalies of a stream into alerts of one policy, and these to its receivers."""
     from tidewarden_services.alert.notifier import Notifier
-    from tidewarden_services.alert.service import AlertService
-    from tidewarden_services.runtime import Runner
+    from tidewarden_services.alert.service import AlertService, Lives
 
     policy, stream = _named(process, process.bundle.policies), _stream(process)
     topics, telemetry, settings = topics_of(stream), process.telemetry, process.settings
-    process.bus = open_bus(process, stream, [*topics.all(), topics.state()])
-    open_state(process, stream, topics.state())
+    open_bus(process, stream, topics.all(), topics.state())
     name, delivery = f"alert.{process.name}", f"notify.{process.name}"
     state = process.state
     notifier = Notifier(
@@ -128,12 +116,12 @@ def _alert(process: Process) -> None:
     )  # fmt: skip
     alerts = process.bus.consumer([topics.name("alerts")], delivery)
     process.add_stage(delivery, lambda stop: notifier.run(stop, alerts))
-    runner = Runner(
-        name, "anomalies", lambda _: AlertService(name, policy, stream, telemetry),
-        stream=topics, bus=process.bus, state=state, telemetry=telemetry, clock=process.clock,
-        sync=process.bus.sync, member=name,
-    )  # fmt: skip
-    process.add_stage(name, runner.run)
+    lives: Lives = {}
+
+    def make(partition: int) -> AlertService:
+        return AlertService(policy, stream, telemetry, partition=partition, lives=lives)
+
+    _add_runner(process, name, AlertService.reads, make, topics)
 
 
 def _archive(process: Process) -> None:
@@ -144,7 +132,7 @@ def _archive(process: Process) -> None:
     stream = _stream(process)
     topics, telemetry = topics_of(stream), process.telemetry
     settings = elasticsearch_settings(process, stream, "the archive")
-    process.bus = open_bus(process, stream, topics.all())
+    open_bus(process, stream, topics.all())
     store = open_store(process, settings)
     name = f"archive.{process.name}"
     runner = SinkRunner(
@@ -229,6 +217,27 @@ def identify(process: Process) -> None:
     if orders.source is not None and orders.source not in [s.name for s in process.stream.spec.sources]:
         names = ", ".join(s.name for s in process.stream.spec.sources) or "none"
         raise MistakeError(f"--source {orders.source}: MetricStream/{wanted} has no such source, it has {names}")
+
+
+def _add_runner(
+    process: Process,
+    name: str,
+    reads: Purpose,
+    make_service: Callable[[int], Service],
+    topics: StreamTopics,
+    member: str | None = None,
+    on_published: Callable[[Record], None] = lambda _: None,
+) -> None:
+    """A service's stage; one that is single is a member by its own name, so a restart gets its partitions at once."""
+    from tidewarden_services.runtime import Runner
+
+    runner = Runner(
+        name, reads, make_service,
+        stream=topics, bus=process.bus, state=process.state, telemetry=process.telemetry, clock=process.clock,
+        on_published=on_published, member=member or name,
+    )  # fmt: skip
+    process.wait_for("state", "no partition has been assigned yet")
+    process.add_stage(name, runner.run)
 
 
 def _find(resources: Sequence[N], name: str) -> N:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tidewarden.bus.port import Bus
 from tidewarden.resources import MetricStream
 from tidewarden.settings import ElasticsearchSettings
 from tidewarden.store.port import Store, StoreUnavailableError
@@ -13,6 +12,8 @@ from tidewarden_cli.run.connections import MistakeError, elasticsearch_of, kafka
 from tidewarden_cli.run.process import Process
 from tidewarden_cli.run.pulse import WatchedBus, watched
 
+FIRST_ANSWER_S = 5.0  # then readiness says why, and it is asked again; a SIGTERM is heeded in between
+
 
 def topics_of(stream: MetricStream) -> StreamTopics:
     """The topics of a stream in a cluster."""
@@ -20,35 +21,30 @@ def topics_of(stream: MetricStream) -> StreamTopics:
     return StreamTopics(stream.metadata.namespace, stream.metadata.name, spec.partitions, spec.retention)
 
 
-def open_bus(process: Process, stream: MetricStream, topics: Sequence[Topic]) -> Bus:
-    """The stream's Kafka with these topics made where they are missing; waited for while it is away."""
+def open_bus(process: Process, stream: MetricStream, topics: Sequence[Topic], state: Topic | None = None) -> None:
+    """The stream's Kafka with these topics, and ``state`` for snapshots; waited for while it is away."""
+    from tidewarden.bus.kafka.admin import TopicAdmin
     from tidewarden.bus.kafka.bus import KafkaBus
     from tidewarden.bus.kafka.connection import KafkaUnavailableError
 
     settings = kafka_of(process.settings, stream)
+    client_id = f"tidewarden-{process.orders.role}-{process.name}"
 
-    def attempt() -> Bus:
-        bus = KafkaBus(settings, process.table, client_id=f"{process.orders.role}.{process.name}")
-        try:
-            bus.create(topics)
-        except BaseException:
-            bus.close()
-            raise
-        return bus
+    wanted = [*topics, *([] if state is None else [state])]
+
+    def attempt() -> KafkaBus:
+        TopicAdmin(settings, client_id=client_id, patience_s=FIRST_ANSWER_S).create_missing(wanted)
+        return KafkaBus(settings, process.table, client_id=client_id, namespace=process.settings.namespace)
 
     process.wait_for("kafka", f"Kafka at {settings.bootstrap_servers} is asked")
-    bus = process.patiently("kafka", attempt, (KafkaUnavailableError,))
+    try:
+        bus = process.patiently("kafka", attempt, (KafkaUnavailableError,))
+    except ValueError as error:  # a wrong option, a missing file of the Secret, a topic that does not fit
+        raise MistakeError(f"MetricStream/{stream.metadata.name}: {error}") from error
     process.closing(bus.close)
-    return WatchedBus(bus, process.pulses, process.partitions, lambda: process.found("state"))
-
-
-def open_state(process: Process, stream: MetricStream, topic: Topic) -> None:
-    """Snapshots on a compacted topic of the stream's Kafka."""
-    from tidewarden.bus.kafka.state import KafkaState
-
-    state = KafkaState(kafka_of(process.settings, stream), topic.name)
-    process.closing(state.close)
-    process.state = watched(state, "kafka", process.pulses)
+    if state is not None:
+        process.state = watched(bus.state(state), "kafka", process.pulses)
+    process.bus = WatchedBus(bus, process.pulses, process.partitions, lambda: process.found("state"))
 
 
 def elasticsearch_settings(process: Process, stream: MetricStream, wanted_by: str) -> ElasticsearchSettings:

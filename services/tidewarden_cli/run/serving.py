@@ -26,8 +26,11 @@ def add_web_server(process: Process, app: FastAPI, name: str) -> None:
     )
 
     def run(stop: threading.Event) -> None:
-        watcher = threading.Thread(target=lambda: (stop.wait(), server.stop()), name=f"{name}.stop", daemon=True)
-        watcher.start()
+        def heed() -> None:
+            stop.wait()
+            server.stop()
+
+        threading.Thread(target=heed, name=f"{name}.stop", daemon=True).start()
         server.serve_here()
 
     process.add_stage(name, run)

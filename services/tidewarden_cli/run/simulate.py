@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from tidewarden.evaluate.report import Evaluation
@@ -12,7 +13,7 @@ from tidewarden_cli.evaluation import evaluate_stored
 from tidewarden_cli.run.connections import MistakeError, kafka_of
 from tidewarden_cli.run.feeding import ingest_of, watch_batches
 from tidewarden_cli.run.process import Process
-from tidewarden_cli.run.servers import elasticsearch_settings, open_bus, open_state, open_store, topics_of
+from tidewarden_cli.run.servers import elasticsearch_settings, open_bus, open_store, topics_of
 from tidewarden_cli.run.verdict import Through, Verdict
 from tidewarden_simulator.source import SimulationSource, series_keys
 
@@ -25,8 +26,7 @@ def add_simulation(process: Process, simulation: MetricSimulation, stream: Metri
     name, topics, clock = simulation.metadata.name, topics_of(stream), process.clock
     settings = elasticsearch_settings(process, stream, f"the evaluation of MetricSimulation/{name}")
     source = source_of(process, simulation)
-    process.bus = open_bus(process, stream, [*topics.all(), topics.state()])
-    open_state(process, stream, topics.state())
+    open_bus(process, stream, topics.all(), topics.state())
     store = open_store(process, settings)
     watch_batches(source, process.pulses)
     ingest = ingest_of(process, stream, source)
@@ -40,8 +40,15 @@ def add_simulation(process: Process, simulation: MetricSimulation, stream: Metri
         process.telemetry.board.post("simulations", name, stream=stream.metadata.name, **facts)
 
     groups = {one: consumer_group(process.settings.namespace, f"detect.{one}") for one in simulation.spec.evaluate}
+    played = threading.Event()
+
+    def play(stop: threading.Event) -> None:
+        ingest.run(stop)
+        if ingest.finished:  # and everything is on the bus: ingest syncs before it returns
+            played.set()
+
     verdict = Verdict(
-        finished=lambda: ingest.finished,
+        finished=played.is_set,
         failed=lambda: ingest.error,
         through=Through(
             topics, groups, TopicAdmin(kafka_of(process.settings, stream)), store, clock,
@@ -56,7 +63,7 @@ def add_simulation(process: Process, simulation: MetricSimulation, stream: Metri
         pulses=process.pulses,
     )  # fmt: skip
     process.add_stage(f"simulate.{name}", verdict.run, ends=True)
-    process.add_stage(ingest.name, ingest.run, ends=True)
+    process.add_stage(ingest.name, play, ends=True)
 
 
 def source_of(process: Process, simulation: MetricSimulation) -> SimulationSource:

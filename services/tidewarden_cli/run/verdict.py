@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -86,7 +87,7 @@ class Through:
         for detector, group in self._groups.items():
             who = f"AnomalyDetector/{detector}"
             remedy = "see whether it is paused, and the logs of its pods"
-            if not self._reached(stop, who, remedy, readings, lambda g=group: self._committed(g)):
+            if not self._reached(stop, who, remedy, readings, partial(self._committed, group)):
                 return False
         # What the detectors have said of these readings is on the topics by now: they commit what they have published.
         names = [self._topics.name("readings"), self._topics.name("scores"), self._topics.name("anomalies")]

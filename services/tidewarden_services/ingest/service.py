@@ -91,6 +91,8 @@ class IngestService:
         load_state: the bytes given to ``save_state`` last, or None.
         save_state: keeps bytes; called about once a second and at the end.
         sync: forces the bus to the disk before each save, where there is one.
+        before_answer: called before whoever pushed a batch is told that it is on the bus; for a bus whose
+            `publish` returns earlier than that.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class IngestService:
         load_state: Callable[[], bytes | None],
         save_state: Callable[[bytes], None],
         sync: Callable[[], None] = lambda: None,
+        before_answer: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = f"ingest.{stream.metadata.name}.{source.name}"
         self.error: str | None = None
@@ -118,6 +121,7 @@ class IngestService:
         self._load_state = load_state
         self._save_state = save_state
         self._sync = sync
+        self._before_answer = before_answer
         # A simulation may run ahead of the clock; whatever else does has its clock wrong.
         self._validator = Validator(stream, table, clock, check_future=source.kind != "simulation")
         self._rejections = Rejections(stream.metadata.name, source.name)
@@ -204,6 +208,7 @@ class IngestService:
         if batch.position is not None:
             self._position = batch.position
         if isinstance(self._source, AnsweringSource):
+            self._before_answer()
             self._source.settled(batch, verdict, rejections)
 
     def _publish_all(self, batch: Batch, accepted: Frame, rejections: list[Rejection]) -> bool:
