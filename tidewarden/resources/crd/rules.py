@@ -72,25 +72,25 @@ def told(*parts: str) -> str:
     return f"{quoted(text)}.format([{values}])"
 
 
-def _exactly_one(kinds: tuple[str, ...], subject: str, named: str = "") -> Rule:
-    given = ", ".join(f"has(self.{kind})" for kind in kinds)
-    shown = ", ".join(f"has(self.{kind}) ? '{kind}' : ''" for kind in kinds)
-    found = f"[{shown}].filter(k, k != '')"
-    remedy = f": give exactly one of {', '.join(kinds)} (with {{}} where it needs no settings)"
-    name = [f"={named}"] if named else []
+def _exactly_one(kinds: tuple[str, ...], subject: str, *named: str) -> Rule:
+    """Of blocks: one is given. ``named`` are further parts of the message's subject."""
+    blocks = ", ".join(f"has(self.{kind}) ? '{kind}' : ''" for kind in kinds)
+    given = f"[{blocks}].filter(k, k != '')"
+    found = f"{given}.size() == 0 ? 'no kind' : {given}[0] + ({given}.size() == 1 ? '' : ' and ' + {given}[1])"
+    one = f"exactly one of {', '.join(kinds)} (with {{}} where it needs no settings)"
     return Rule(
-        rule=f"[{given}].filter(k, k).size() == 1",
-        summary=f"{subject} has exactly one of {', '.join(kinds)} (with {{}} where it needs no settings)",
-        message=told(f"{subject} ", *name, " has ", f"=({found}.size() == 0 ? dyn('no kind') : dyn({found}))", remedy),
+        rule=f"{given}.size() == 1",
+        summary=f"{subject} has {one}",
+        message=told(subject, *named, " has ", f"=({found})", f": give {one}"),
     )
 
 
 def _ordered(low: str, high: str, *, strictly: bool = False) -> Rule:
-    sign, between, remedy = ("<", "is not below", "") if strictly else ("<=", "is above", ": swap them")
+    sign, between = ("<", "is not below") if strictly else ("<=", "is above")
     return Rule(
         rule=f"!has(self.{low}) || !has(self.{high}) || self.{low} {sign} self.{high}",
-        summary=f"{low} is {'below' if strictly else 'not above'} {high}",
-        message=told(f"{low} ", f"=self.{low}", f" {between} {high} ", f"=self.{high}", remedy or ": swap them"),
+        summary=f"{low} is {'below' if strictly else 'not above'} {high}: swap them",
+        message=told(f"{low} ", f"=self.{low}", f" {between} {high} ", f"=self.{high}", ": swap them"),
     )
 
 
@@ -118,7 +118,7 @@ _UNKNOWN_KINDS = f"self.mix.filter(k, !(k in [{_QUOTED_KINDS}]))"
 
 RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
     metricstream.MetricContract: (_ordered("min", "max"),),
-    metricstream.Source: (_exactly_one(metricstream.SOURCE_KINDS, "source", "self.name"),),
+    metricstream.Source: (_exactly_one(metricstream.SOURCE_KINDS, "source", " '", "=self.name", "'"),),
     metricstream.PrometheusSource: (
         Rule(
             rule="!has(self.tenant) || !has(self.labels.tenant)",
@@ -165,10 +165,10 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
             "|| has(s.prometheus.labels.tenant))",
             summary="where the stream has several tenants, a prometheus source says which by tenant or labels.tenant",
             message=told(
-                "source ",
+                "source '",
                 "=self.sources.filter(s, has(s.prometheus) && !has(s.prometheus.tenant) "
                 "&& !has(s.prometheus.labels.tenant))[0].name",
-                " has no tenant, but the stream has several: give prometheus.tenant or prometheus.labels.tenant",
+                "' has no tenant, but the stream has several: give prometheus.tenant or prometheus.labels.tenant",
             ),
             field="sources",
         ),
