@@ -20,7 +20,7 @@ class Condition:
     message: str = ""
 
     @classmethod
-    def holds(cls, type_: str, holds: bool, reason: str, message: str = "") -> Condition:  # noqa: FBT001 - reads as prose
+    def holds(cls, type_: str, holds: bool, reason: str, message: str = "") -> Condition:
         """A condition of a truth value."""
         return cls(type_, "True" if holds else "False", reason, message)
 

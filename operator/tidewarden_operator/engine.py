@@ -1,5 +1,6 @@
 """The engine: watches fill the mirror and enqueue keys, workers reconcile them, and two clocks see to what no watch
-tells: a resync, and asking the pods how they are."""
+tells: a resync, and asking the pods how they are.
+"""
 
 from __future__ import annotations
 

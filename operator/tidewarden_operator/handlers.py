@@ -1,5 +1,6 @@
 """Kopf's handlers: they only pass on what the watches say. Kopf keeps no annotation, finalizer or progress of its own,
-so it never writes."""
+so it never writes.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Liveness that fails when the operator is really dead, readiness, and its metrics: a server of its own, in a thread
-of its own, so that it answers also when everything else hangs."""
+of its own, so that it answers also when everything else hangs.
+"""
 
 from __future__ import annotations
 

@@ -186,5 +186,3 @@ def _drop_finalizer(cluster: Cluster, ref: Ref, body: dict[str, Any], finalizers
     }
     cluster.merge(ref, {"metadata": metadata})
     typer.echo(f"released {ref}; its topics and indices stay")
-
-

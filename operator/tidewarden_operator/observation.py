@@ -69,7 +69,9 @@ class Observation:
             ready = status.get("readyReplicas", 0)
             updated = status.get("updatedReplicas", 0)
             if not current or ready < wanted or updated < wanted:
-                found.append(f"{workload['metadata']['name']} ({min(ready, updated) if current else 0} of {wanted} ready)")
+                found.append(
+                    f"{workload['metadata']['name']} ({min(ready, updated) if current else 0} of {wanted} ready)"
+                )
         return found
 
     def stuck(self) -> list[str]:
@@ -94,7 +96,10 @@ class Observation:
 def ready_pods(pods: Sequence[Manifest]) -> int:
     """How many of the pods are ready."""
     return sum(
-        any(c.get("type") == "Ready" and c.get("status") == "True" for c in (pod.get("status") or {}).get("conditions") or [])
+        any(
+            c.get("type") == "Ready" and c.get("status") == "True"
+            for c in (pod.get("status") or {}).get("conditions") or []
+        )
         for pod in pods
     )
 

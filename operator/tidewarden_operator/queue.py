@@ -179,7 +179,7 @@ class Workers:
                 continue
             try:
                 self._work(key)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the key comes again and the thread goes on
+            except Exception as error:
                 self._failed(key, error, self._queue.done(key, failed=True))
             else:
                 self._queue.done(key, failed=False)

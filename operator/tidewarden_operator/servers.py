@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
-
 from tidewarden.settings import ElasticsearchSettings, KafkaSettings
-from tidewarden.topics import Topic
 from tidewarden_operator.backends import BackendError, Indices, Topics
-from tidewarden_operator.cluster.client import Cluster, ClusterError
-from tidewarden_operator.plan.config import SECRETS
+from tidewarden_operator.cluster.client import Cluster
 from tidewarden_operator.settings import OperatorSettings
 
 

@@ -170,7 +170,7 @@ def _outcome(type_: str, outcome: Outcome) -> Condition:
     return Condition(type_, status, outcome.reason, outcome.message)  # type: ignore[arg-type] # one of the three
 
 
-def _flow(paused: bool, flowing: bool, resource: MetricStream | AnomalyDetector) -> Condition:  # noqa: FBT001
+def _flow(paused: bool, flowing: bool, resource: MetricStream | AnomalyDetector) -> Condition:
     if paused:
         return Condition("DataFlowing", "False", "Paused", "set spec.paused to false to go on")
     if flowing:
@@ -191,7 +191,10 @@ def _model(told: Mapping[str, Any], *, paused: bool) -> Condition:
 
 
 def _health(
-    seen: Observation, paused: bool, standing: Standing | None, troubled: Sequence[Facts] = ()  # noqa: FBT001
+    seen: Observation,
+    paused: bool,
+    standing: Standing | None,
+    troubled: Sequence[Facts] = (),
 ) -> list[Condition]:
     """Ready, Paused and Degraded."""
     stuck = seen.stuck()

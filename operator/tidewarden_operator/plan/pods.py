@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from tidewarden.settings import HTTP_PORT, METRICS_PORT
 from tidewarden_operator.keys import Key, Manifest
 from tidewarden_operator.plan.config import CLAIM, SECRETS
-from tidewarden_operator.plan.names import CONFIG_HASH, HTTP_LABEL, KIND_LABEL, RESOURCE_LABEL, ROLE_LABEL, digest, labels
+from tidewarden_operator.plan.names import (
+    CONFIG_HASH,
+    HTTP_LABEL,
+    KIND_LABEL,
+    RESOURCE_LABEL,
+    ROLE_LABEL,
+    digest,
+    labels,
+)
 from tidewarden_operator.plan.site import Site
 from tidewarden_operator.settings import Role
 

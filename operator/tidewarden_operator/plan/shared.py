@@ -41,7 +41,9 @@ def children(namespace: str, bundle: NamespaceBundle, site: Site, rules: RulesOf
     return found
 
 
-def served(bundle: NamespaceBundle, site: Site) -> tuple[list[MetricStream], KafkaSettings, ElasticsearchSettings | None]:
+def served(
+    bundle: NamespaceBundle, site: Site
+) -> tuple[list[MetricStream], KafkaSettings, ElasticsearchSettings | None]:
     """The streams that the namespace's API shows, and their connections.
 
     One API speaks with one Kafka and one Elasticsearch: where streams differ, the most common pair is served.

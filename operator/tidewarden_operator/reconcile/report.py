@@ -94,9 +94,7 @@ def tell(context: Context, body: Manifest, reason: str, message: str, *, warning
         log.warning("event not written", resource=f"{body['kind']}/{metadata['name']}", error=str(error))
 
 
-def _says_so_already(
-    context: Context, key: Key, status: dict[str, Any], before: dict[str, Any], stamp: str
-) -> bool:
+def _says_so_already(context: Context, key: Key, status: dict[str, Any], before: dict[str, Any], stamp: str) -> bool:
     known = context.memory.said.get(key)
     if known is not None and known[0] != stamp:
         return False
@@ -106,8 +104,16 @@ def _says_so_already(
 
 def _sense(status: dict[str, Any]) -> object:
     """What counts as news at once: everything but counts and messages."""
-    conditions = [(c["type"], c["status"], c["reason"], c.get("observedGeneration")) for c in status.get("conditions", [])]
-    return conditions, status.get("phase"), status.get("replicas"), status.get("readyReplicas"), status.get("evaluation")
+    conditions = [
+        (c["type"], c["status"], c["reason"], c.get("observedGeneration")) for c in status.get("conditions", [])
+    ]
+    return (
+        conditions,
+        status.get("phase"),
+        status.get("replicas"),
+        status.get("readyReplicas"),
+        status.get("evaluation"),
+    )
 
 
 def _is_news(transition: Transition) -> bool:

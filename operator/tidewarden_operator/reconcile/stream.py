@@ -36,9 +36,7 @@ def reconcile(context: Context, key: Key) -> None:
     seen = context.observe(key)
     watchers = sum(d.spec.stream == key.name for d in subject.bundle.detectors.values())
     flowing = context.flowing(key, _arrived(context, stream, seen), max(CALM_S, 3 * stream.spec.interval / 1000))
-    write_status(
-        context, key, subject.body, status.stream(stream, seen, standing, watchers, flowing=flowing)
-    )
+    write_status(context, key, subject.body, status.stream(stream, seen, standing, watchers, flowing=flowing))
 
 
 def request(stream: MetricStream, site: Site) -> Request:
