@@ -1,5 +1,6 @@
-"""Kafka topics and Elasticsearch indices: brought about beside the reconciling, so that a server that is away holds
-up nobody's pods.
+"""Kafka topics and Elasticsearch indices: brought about beside the reconciling.
+
+So a server that is away holds up nobody's pods.
 
 `Keeper.want` says at once how things stand; the work is done by threads of its own, and when something has changed the
 resource is reconciled again.
@@ -61,7 +62,7 @@ class Indices(Protocol):
 
 
 class Opener(Protocol):
-    """Opens connections; `backends_real.py` has the real one."""
+    """Opens connections; `servers.py` has the real one."""
 
     def topics(self, kafka: KafkaSettings, namespace: str) -> Topics:
         """The topics of a Kafka. Raises `BackendError` where credentials are missing."""

@@ -1,5 +1,6 @@
-"""The engine: watches fill the mirror and enqueue keys, workers reconcile them, and two clocks see to what no watch
-tells: a resync, and asking the pods how they are.
+"""The engine: watches fill the mirror and enqueue keys, workers reconcile them.
+
+Two clocks see to what no watch tells: a resync, and asking the pods how they are.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Engine:
 
     def known(self) -> dict[str, tuple[int, int]]:
         """By kind: resources that are ours, and how many of them are not Ready."""
-        found = {}
+        found: dict[str, tuple[int, int]] = {}
         for kind in OWNER_KINDS:
             bodies = self.mirror.of_kind(kind)
             found[kind] = (len(bodies), sum(not _is_ready(body) for body in bodies))

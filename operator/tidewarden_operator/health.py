@@ -1,5 +1,6 @@
-"""Liveness that fails when the operator is really dead, readiness, and its metrics: a server of its own, in a thread
-of its own, so that it answers also when everything else hangs.
+"""Liveness that fails when the operator is really dead, readiness, and its metrics.
+
+The server has a thread of its own, so that it answers also when everything else hangs.
 """
 
 from __future__ import annotations
@@ -15,10 +16,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from tidewarden.clock import Clock
 from tidewarden_operator.metrics import OperatorMetrics
 
-# A watch request ends after 60 s by our own wish (see main.py) and is made anew at once; one that is silent for 70 s
-# is cut off. Kopf pauses for at most 21 s between attempts at a server that is away. 60 + 70 + 21 = 151 s is the
-# longest silence of a watch that lives; twice that, and it is dead.
-WATCH_S = 300.0
 # The loop hands out events all the time; a second of delay is a lot, a minute is a hang.
 LOOP_S = 60.0
 # A reconciliation is some dozens of calls with 10 s of patience each at the very worst.

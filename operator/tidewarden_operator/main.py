@@ -18,7 +18,7 @@ from tidewarden_operator.cluster.client import Cluster, ClusterError
 from tidewarden_operator.cluster.kinds import KINDS
 from tidewarden_operator.engine import Engine
 from tidewarden_operator.handlers import register
-from tidewarden_operator.health import LOOP_S, WATCH_S, WORKERS_S, HealthServer, Pulse
+from tidewarden_operator.health import LOOP_S, WORKERS_S, HealthServer, Pulse
 from tidewarden_operator.keys import OWNER_KINDS, Ref
 from tidewarden_operator.metrics import OperatorMetrics
 from tidewarden_operator.plan.names import FINALIZER
@@ -60,6 +60,7 @@ def operator(
     """
     configure_logging(log_level, "text" if log_format == "text" else "json")
     logging.getLogger("kopf").setLevel(logging.WARNING)  # it would say a line for each event
+    logging.getLogger("elastic_transport").setLevel(logging.ERROR)  # what fails is said by the condition
     try:
         told = load_operator_settings(settings)
         cluster = Cluster(kubeconfig, context, pool=told.workers + 4)
@@ -97,7 +98,7 @@ def _run(cluster: Cluster, settings: OperatorSettings, host: str) -> None:
     def alive() -> list[str]:
         wrong = [f"the event loop hangs for {pulse.loop_age_s():.0f} s"] if pulse.loop_age_s() > LOOP_S else []
         if engine.synced.is_set():
-            silent = {kind: age for kind, age in pulse.watch_ages(watches()).items() if age > WATCH_S}
+            silent = {kind: age for kind, age in pulse.watch_ages(watches()).items() if age > settings.watch_patience_s}
             wrong += [f"the watch of {kind} is silent for {age:.0f} s" for kind, age in silent.items()]
             if engine.workers.stuck_s() > WORKERS_S:
                 wrong.append(f"all workers hang for {engine.workers.stuck_s():.0f} s")

@@ -62,6 +62,12 @@ class Observation:
         found = []
         for workload in self.workloads:
             if workload["kind"] == "Job":
+                status = workload.get("status") or {}
+                ended = status.get("succeeded") or any(
+                    c.get("status") == "True" for c in status.get("conditions") or []
+                )
+                if not ended and not workload["spec"].get("suspend") and not status.get("ready"):
+                    found.append(f"{workload['metadata']['name']} (0 of 1 ready)")
                 continue
             wanted = workload["spec"].get("replicas", 1)
             status = workload.get("status") or {}
@@ -87,21 +93,23 @@ class Observation:
             if status is not None and status.get("waiting_for"):
                 found.append(f"{name} waits for {', '.join(map(str, status['waiting_for']))}")
                 continue
-            for condition in (pod.get("status") or {}).get("conditions") or []:
-                if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-                    found.append(f"{name} is not scheduled: {condition.get('message', '')}")
+            found += [
+                f"{name} is not scheduled: {condition.get('message', '')}"
+                for condition in _pod_conditions(pod)
+                if condition.get("type") == "PodScheduled" and condition.get("status") == "False"
+            ]
         return found
 
 
 def ready_pods(pods: Sequence[Manifest]) -> int:
     """How many of the pods are ready."""
     return sum(
-        any(
-            c.get("type") == "Ready" and c.get("status") == "True"
-            for c in (pod.get("status") or {}).get("conditions") or []
-        )
-        for pod in pods
+        any(c.get("type") == "Ready" and c.get("status") == "True" for c in _pod_conditions(pod)) for pod in pods
     )
+
+
+def _pod_conditions(pod: Manifest) -> list[Manifest]:
+    return (pod.get("status") or {}).get("conditions") or []
 
 
 def _is_gone(pod: Manifest) -> bool:

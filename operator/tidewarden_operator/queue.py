@@ -77,7 +77,7 @@ class WorkQueue:
                 self._failures.pop(key, None)
                 return 0.0
             count = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(count - 1, 16))
+        delay: float = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(count - 1, 16))
         self.add(key, delay)
         return delay
 

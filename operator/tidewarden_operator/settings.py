@@ -80,6 +80,12 @@ class OperatorSettings(Model):
     cleanup_patience_s: float = Field(
         60.0, ge=1, le=3_600, description="How long a deletion waits for Kafka and Elasticsearch, at most."
     )
+    # A watch request ends after 60 s by our own wish (see main.py) and is made anew at once; one that is silent for
+    # 70 s is cut off. Kopf pauses for at most 21 s between attempts at a server that is away. 60 + 70 + 21 = 151 s is
+    # the longest silence of a watch that lives; twice that, and it is dead.
+    watch_patience_s: float = Field(
+        300.0, ge=1, le=3_600, description="A watch that is silent for longer makes the liveness probe fail."
+    )
     metrics_port: int = Field(METRICS_PORT, ge=0, le=65535, description="Port of /metrics, /healthz, /readyz.")
 
     @model_validator(mode="after")

@@ -191,10 +191,7 @@ def _model(told: Mapping[str, Any], *, paused: bool) -> Condition:
 
 
 def _health(
-    seen: Observation,
-    paused: bool,
-    standing: Standing | None,
-    troubled: Sequence[Facts] = (),
+    seen: Observation, paused: bool, standing: Standing | None, troubled: Sequence[Facts] = ()
 ) -> list[Condition]:
     """Ready, Paused and Degraded."""
     stuck = seen.stuck()

@@ -130,7 +130,7 @@ class Cluster:
         ref = Ref.of(manifest)
         path = KINDS[ref.kind].path(ref.namespace, ref.name) + (f"/{subresource}" if subresource else "")
         query = {"fieldManager": MANAGER, "force": "true"}
-        return self._call("PATCH", path, query=query, body=manifest, content_type="application/apply-patch+yaml")
+        return dict(self._call("PATCH", path, query=query, body=manifest, content_type="application/apply-patch+yaml"))
 
     def merge(self, ref: Ref, patch: Manifest) -> Manifest:
         """A merge patch.
@@ -140,7 +140,7 @@ class Cluster:
         """
         path = KINDS[ref.kind].path(ref.namespace, ref.name)
         query = {"fieldManager": MANAGER}
-        return self._call("PATCH", path, query=query, body=patch, content_type="application/merge-patch+json")
+        return dict(self._call("PATCH", path, query=query, body=patch, content_type="application/merge-patch+json"))
 
     def delete(self, ref: Ref, uid: str) -> None:
         """Delete exactly this object, with what belongs to it; one that is gone already is fine.
@@ -167,7 +167,7 @@ class Cluster:
             ClusterError: the API server did not answer or refused.
         """
         try:
-            return self._call("GET", KINDS[ref.kind].path(ref.namespace, ref.name))
+            return dict(self._call("GET", KINDS[ref.kind].path(ref.namespace, ref.name)))
         except ClusterError as error:
             if error.status == 404:
                 return None

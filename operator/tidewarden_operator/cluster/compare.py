@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 _QUANTITY = re.compile(r"^([+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)(n|u|m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$")
-_SCALE = {
+_SCALE: dict[str | None, Decimal] = {
     None: Decimal(1),
     **{unit: Decimal(10) ** power for unit, power in {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9}.items()},
     **{unit: Decimal(10) ** power for unit, power in {"T": 12, "P": 15, "E": 18}.items()},

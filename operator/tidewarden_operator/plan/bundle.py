@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tidewarden.resources import AlertPolicy, AnomalyDetector, AnyResource, MetricSimulation, MetricStream
@@ -37,8 +37,5 @@ class NamespaceBundle:
 
     def all(self) -> list[AnyResource]:
         """All resources, by kind and name, so that what is made of them is the same every time."""
-        return [
-            resource
-            for group in (self.streams, self.simulations, self.detectors, self.policies)
-            for _, resource in sorted(group.items())
-        ]
+        groups: list[Mapping[str, AnyResource]] = [self.streams, self.simulations, self.detectors, self.policies]
+        return [resource for group in groups for _, resource in sorted(group.items())]

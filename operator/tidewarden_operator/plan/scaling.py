@@ -10,7 +10,7 @@ from __future__ import annotations
 from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.resources.base import API_VERSION
 from tidewarden.settings import KafkaSettings
-from tidewarden.topics import StreamTopics
+from tidewarden.topics import StreamTopics, consumer_group
 from tidewarden_operator.keys import Manifest
 from tidewarden_operator.plan.config import connections
 from tidewarden_operator.plan.pods import Workload
@@ -34,11 +34,6 @@ def disruption_budget(workload: Workload) -> Manifest:
     }
 
 
-def consumer_group(detector: AnomalyDetector) -> str:
-    """Kafka's name for the pods of a detector together."""
-    return f"detect.{detector.metadata.name}"
-
-
 def autoscaler(detector: AnomalyDetector, stream: MetricStream, workload: Workload, site: Site) -> list[Manifest]:
     """KEDA's ScaledObject on lag where the cluster has that kind, else a HorizontalPodAutoscaler on CPU."""
     spec = detector.spec.autoscaling
@@ -52,7 +47,7 @@ def autoscaler(detector: AnomalyDetector, stream: MetricStream, workload: Worklo
         "type": "kafka",
         "metadata": {
             "bootstrapServers": kafka.bootstrap_servers,
-            "consumerGroup": consumer_group(detector),
+            "consumerGroup": consumer_group(stream.metadata.namespace, f"detect.{detector.metadata.name}"),
             "topic": StreamTopics(stream.metadata.namespace, stream.metadata.name).name("readings"),
             "lagThreshold": str(spec.lag_per_replica),
             "offsetResetPolicy": "earliest",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tidewarden.resources import AnomalyDetector, MetricSimulation, MetricStream
+from tidewarden.resources import AnomalyDetector, AnyResource, MetricSimulation, MetricStream
 from tidewarden_operator.keys import Key, Manifest
 from tidewarden_operator.plan import config, pods
 from tidewarden_operator.plan.names import child_name, digest
@@ -25,7 +25,7 @@ def children(
     """
     name = simulation.metadata.name
     kafka, search = config.connections(stream, site.settings)
-    resources = [stream, simulation, *detectors]
+    resources: list[AnyResource] = [stream, simulation, *detectors]
     files = config.files("simulate", simulation.metadata.namespace, resources, kafka, search, site.settings)
     finite = is_finite(simulation)
     scenario = simulation.spec.model_dump(mode="json", by_alias=True, exclude={"paused", "evaluate"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tidewarden.resources import AnomalyDetector, MetricStream
-from tidewarden.topics import StreamTopics
 from tidewarden_operator import status
 from tidewarden_operator.backends import Request
 from tidewarden_operator.keys import Key, Ref
@@ -14,7 +13,7 @@ from tidewarden_operator.reconcile.cleanup import finalize, hold
 from tidewarden_operator.reconcile.context import Context, parse
 from tidewarden_operator.reconcile.report import write_status
 from tidewarden_operator.reconcile.resource import establish, look
-from tidewarden_operator.reconcile.stream import CALM_S
+from tidewarden_operator.reconcile.stream import CALM_S, topics_of
 
 
 def reconcile(context: Context, key: Key) -> None:
@@ -40,7 +39,7 @@ def reconcile(context: Context, key: Key) -> None:
 
 def request(detector: AnomalyDetector, stream: MetricStream, site: Site) -> Request:
     """The topic of a detector's snapshots."""
-    topics = StreamTopics(stream.metadata.namespace, stream.metadata.name, stream.spec.partitions)
+    topics = topics_of(stream)
     kafka, _ = config.connections(stream, site.settings)
     return Request(kafka=kafka, topics=(topics.state(detector.metadata.name),))
 

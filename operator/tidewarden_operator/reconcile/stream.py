@@ -39,9 +39,14 @@ def reconcile(context: Context, key: Key) -> None:
     write_status(context, key, subject.body, status.stream(stream, seen, standing, watchers, flowing=flowing))
 
 
+def topics_of(stream: MetricStream) -> StreamTopics:
+    """The topics of a stream."""
+    return StreamTopics(stream.metadata.namespace, stream.metadata.name, stream.spec.partitions, stream.spec.retention)
+
+
 def request(stream: MetricStream, site: Site) -> Request:
     """Topics and indices of a stream."""
-    topics = StreamTopics(stream.metadata.namespace, stream.metadata.name, stream.spec.partitions)
+    topics = topics_of(stream)
     kafka, search = config.connections(stream, site.settings)
     return Request(
         kafka=kafka,
@@ -55,7 +60,7 @@ def request(stream: MetricStream, site: Site) -> Request:
 def _last_request(context: Context, gone: MetricStream, site: Site) -> Request:
     """All that a deleted stream leaves behind, the snapshots of its detectors included: nothing else reads them."""
     asked = request(gone, site)
-    topics = StreamTopics(gone.metadata.namespace, gone.metadata.name)
+    topics = topics_of(gone)
     detectors = context.mirror.of_kind("AnomalyDetector", gone.metadata.namespace)
     watching = [body for body in detectors if body["spec"].get("stream") == gone.metadata.name]
     return replace(asked, topics=(*asked.topics, *(topics.state(body["metadata"]["name"]) for body in watching)))
