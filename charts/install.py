@@ -1,7 +1,7 @@
 """Writes manifests/install.yaml from the charts: the four kinds and the operator, for `kubectl apply`.
 
-``python charts/install.py [--check]``; needs helm. Kafka and Elasticsearch are not in it: their addresses are those of an
-installation of the same chart called tidewarden, to be edited in the ConfigMap.
+``python charts/install.py [--check]``; needs helm. Kafka and Elasticsearch are not in it: their addresses stand in its
+ConfigMap and are to be edited.
 """
 
 from __future__ import annotations

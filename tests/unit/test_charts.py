@@ -99,7 +99,7 @@ def test_servers_have_probes() -> None:
 
 
 def test_with_namespaces_named_nothing_is_granted_for_all() -> None:
-    """A list of namespaces means Roles in them: the ClusterRoles that remain are for people, and bound to nobody here."""
+    """A list of namespaces means Roles in them; the ClusterRoles that remain are for people, and bound to nobody."""
     documents = _render(*CASES["two-namespaces"])
     assert not [document for document in documents if document["kind"] == "ClusterRoleBinding"]
     roles = [document for document in documents if document["kind"] == "Role"]
