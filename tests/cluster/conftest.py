@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from cluster.engine import ROOT, Kind, build_image, images_of_servers
+from cluster.engine import REPOSITORY, ROOT, TAG, Kind, build_image, images_of_servers
 from cluster.helm import Helm
 from cluster.kubectl import Kubectl
 
@@ -106,7 +106,7 @@ def installation(request: pytest.FixtureRequest) -> Iterator[Installation]:
     try:
         if kind is not None:
             servers = kind.start()
-            image = "localhost/tidewarden:tests"
+            image = f"{REPOSITORY}:{TAG}"
         else:
             # The image of a cluster elsewhere comes from a registry that it reaches.
             image = os.environ.get("TIDEWARDEN_IMAGE", "") or build_image()
