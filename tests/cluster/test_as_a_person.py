@@ -52,11 +52,8 @@ def test_a_day_with_kubectl(installation: Installation, namespace: Kubectl, told
     # A detector whose stream is not there: accepted by the API server, explained by the operator.
     kubectl.apply(DETECTOR)
     until("the detector is explained", lambda: _condition(kubectl, "anomalydetector/shop-auto", "Accepted"), 30)
-    described = until(
-        "describe explains",
-        lambda: (text := kubectl("describe", "anomalydetector", "shop-auto")) if "Events:" in text else None,  # noqa: F821
-        30,
-    )
+    until("describe shows events", lambda: "Events:" in kubectl("describe", "anomalydetector", "shop-auto"), 30)
+    described = kubectl("describe", "anomalydetector", "shop-auto")
     assert "shop" in _condition(kubectl, "anomalydetector/shop-auto", "Accepted")["message"], described
     assert _condition(kubectl, "anomalydetector/shop-auto", "Ready")["status"] == "False"
 

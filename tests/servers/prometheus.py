@@ -20,7 +20,6 @@ import pytest
 from servers.kafka import _bound_to_us, _free_ports
 
 START_TIMEOUT_S = 30  # 0.1 s on an idle machine
-PATIENCE_S = 60
 
 
 class Program:
@@ -76,15 +75,14 @@ def _program(*names: str) -> str:
     return found
 
 
-@pytest.fixture
-def prometheus_server(tmp_path: Path) -> Iterator[Callable[[str], Program]]:
+@pytest.fixture(scope="module")
+def prometheus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Program]]:
     """Starts a Prometheus with the configuration (YAML) that the test gives."""
     binary = _program("prometheus")
     started: list[Program] = []
 
     def start(config: str) -> Program:
-        home = tmp_path / f"prometheus-{len(started)}"
-        home.mkdir()
+        home = tmp_path_factory.mktemp("prometheus")
         (home / "prometheus.yml").write_text(config)
 
         def command(port: int) -> list[str]:
@@ -104,15 +102,14 @@ def prometheus_server(tmp_path: Path) -> Iterator[Callable[[str], Program]]:
         server.kill()
 
 
-@pytest.fixture
-def alertmanager_server(tmp_path: Path) -> Iterator[Callable[[str], Program]]:
+@pytest.fixture(scope="module")
+def alertmanager_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Program]]:
     """Starts an Alertmanager that sends everything to the webhook whose address the test gives, at once."""
     binary = _program("prometheus-alertmanager", "alertmanager")
     started: list[Program] = []
 
     def start(webhook: str) -> Program:
-        home = tmp_path / f"alertmanager-{len(started)}"
-        home.mkdir()
+        home = tmp_path_factory.mktemp("alertmanager")
         config = {
             "route": {
                 "receiver": "test", "group_by": ["..."],

@@ -12,6 +12,9 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+from tidewarden.credentials import read_secret
+from tidewarden.settings import KafkaSettings
+
 MAX_MESSAGES = 10_000  # of one poll; 40,000 readings where a message carries four
 QUEUED_KB = 32_768  # fetched ahead and not yet polled: what a reader's memory is bounded by
 METADATA_S = 2.0  # how long a question to the cluster may take, and so a stop; asked again with the next round
@@ -158,30 +161,18 @@ class RawConsumer:
         return f"{error.name()}: {error.str()}"
 
 
-def client_config(
-    bootstrap_servers: str, protocol: str, mechanism: str, secret: Mapping[str, str]
-) -> dict[str, str | int]:
-    """Addresses and credentials as librdkafka's settings.
-
-    Args:
-        bootstrap_servers: host:port,host:port.
-        protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
-        mechanism: of SASL.
-        secret: the keys username, password, ca.crt, tls.crt and tls.key, as far as there are any.
-    """
-    config: dict[str, str | int] = {"bootstrap.servers": bootstrap_servers, "security.protocol": protocol}
+def client_config(settings: KafkaSettings) -> dict[str, str | int]:
+    """Address and credentials as librdkafka's settings; ValueError names the key that the Secret lacks."""
+    protocol, folder = settings.security_protocol, settings.secret_dir
+    config: dict[str, str | int] = {"bootstrap.servers": settings.bootstrap_servers, "security.protocol": protocol}
     if protocol.startswith("SASL"):
-        missing = [key for key in ("username", "password") if key not in secret]
-        if missing:
-            raise ValueError(f"{protocol} needs {' and '.join(missing)}: add it to the Secret")
-        config |= {
-            "sasl.mechanism": mechanism,
-            "sasl.username": secret["username"],
-            "sasl.password": secret["password"],
-        }
-    if protocol.endswith("SSL"):
-        if "ca.crt" in secret:
-            config["ssl.ca.pem"] = secret["ca.crt"]
-        if "tls.crt" in secret and "tls.key" in secret:
-            config |= {"ssl.certificate.pem": secret["tls.crt"], "ssl.key.pem": secret["tls.key"]}
-    return config
+        secret = {} if folder is None else read_secret(folder)
+        for key in ("username", "password"):
+            if key not in secret:
+                raise ValueError(f"{protocol} needs a Secret with the key {key}: add it")
+            config[f"sasl.{key}"] = secret[key]
+        config["sasl.mechanism"] = settings.sasl_mechanism
+    if protocol.endswith("SSL") and folder is not None:
+        files = {"ssl.ca.location": "ca.crt", "ssl.certificate.location": "tls.crt", "ssl.key.location": "tls.key"}
+        config |= {option: str(folder / name) for option, name in files.items() if (folder / name).is_file()}
+    return {**config, **settings.options}
