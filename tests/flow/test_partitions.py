@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,16 @@ from tidewarden.events import Anomaly, AnomalyBatch, Rejection
 from tidewarden.frames import Frame, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.resources.loader import load
+from tidewarden.sources import Batch
 from tidewarden.store.port import Query
 from tidewarden.telemetry import Telemetry
 from tidewarden.topics import StreamTopics, partition_of
 from tidewarden_cli.local.pipeline import LocalPipeline
+from tidewarden_services import instances
 from tidewarden_services.contract import Output
 from tidewarden_services.detect.service import DetectService
+from tidewarden_services.ingest.service import IngestService
+from tidewarden_services.merge import HELD_ROWS, Merge
 from tidewarden_services.runtime import Runner
 from tidewarden_services.state import MemoryState
 
@@ -123,17 +128,29 @@ def same(found: Any, expected: Any) -> bool:
 def test_four_partitions_and_any_schedule_give_what_one_partition_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scores, rollups, anomalies and alerts of three runs with whimsical threads are the plain run's, bit by bit."""
+    """Scores, rollups, anomalies and alerts of runs with whimsical threads are the plain run's, bit by bit.
+
+    The last run has so little memory for what waits that most of it is read again.
+    """
     expected = results(tmp_path, 1, "0")
     assert len(expected["anomalies"]) >= 8
     assert len(expected["alerts"]) >= 4
     assert expected["rollups"].num_rows >= 1190 * (16 + 4 + 2)
-    poll = MemoryConsumer.poll
-    for seed, speed in enumerate(("0", "0", "36000")):
+    poll, reread = MemoryConsumer.poll, instances.Instance._reread
+    again: list[int] = []
+
+    def noted(instance: instances.Instance, offsets: list[int]) -> list[Record]:
+        again.extend(offsets)
+        return reread(instance, offsets)
+
+    monkeypatch.setattr(instances.Instance, "_reread", noted)
+    for seed, (speed, held_rows) in enumerate((("0", HELD_ROWS), ("36000", HELD_ROWS), ("0", 100))):
         monkeypatch.setattr(MemoryConsumer, "poll", Whims(seed).wrap(poll))
+        monkeypatch.setattr(instances, "Merge", partial(Merge, held_rows=held_rows))
         found = results(tmp_path, 4, speed)
         for what, content in expected.items():
             assert same(found[what], content), (what, seed)
+        assert (len(again) > 0) == (held_rows < HELD_ROWS)
 
 
 class Spoken:
@@ -271,6 +288,52 @@ def nodes_of_both_partitions(world: World) -> tuple[str, str]:
     names = [f"n{i}" for i in range(20)]
     of = {partition_of(f"t/c/{name}", world.topics.partitions): name for name in names}
     return of[0], of[1]
+
+
+class Minutes:
+    """A source that says one batch a minute: all nodes, until one of them falls silent."""
+
+    name, kind = "minutes", "file"
+
+    def __init__(self, table: SeriesTable, nodes: list[str], silent: str, since: int, minutes: int) -> None:
+        self._table, self._nodes, self._silent, self._since, self._minutes = table, nodes, silent, since, minutes
+
+    def batches(self, position: str | None, stop: threading.Event) -> Iterator[Batch]:
+        for minute in range(int(position or 0), self._minutes):
+            nodes = [node for node in self._nodes if minute < self._since or node != self._silent]
+            series = self._table.ids_of(SeriesKey("t", "c", node, "m") for node in nodes)
+            value = 100 + np.random.default_rng(minute).normal(0, 1, len(nodes))
+            at = np.full(len(nodes), START + minute * MINUTE)
+            yield Batch(Frame(self._table, series, at, value), position=str(minute + 1), origin="test")
+
+    def progress(self) -> tuple[int, int | None]:
+        return 0, None
+
+
+def test_a_lonely_node_that_falls_silent_is_an_anomaly_from_source_to_topic() -> None:
+    """Ingest goes on telling the partition of a silent node what time it is, and the detector opens an anomaly."""
+    world = World()
+    left, right = nodes_of_both_partitions(world)
+    runner = world.runner()
+    kept: list[bytes] = []
+    source = Minutes(world.table, [left, right], left, since=60, minutes=80)
+    ingest = IngestService(
+        STREAM, source, world.bus, world.topics, world.table, SystemClock(), world.telemetry, lambda: None, kept.append
+    )
+    ingest.run(threading.Event())
+    place = TopicPartition(world.topics.name("readings"), 0)
+    frames = [stored.record for stored in world.bus._partitions[place].kept]
+    assert [len(record.value) for record in frames] == [1] * 60 + [0] * 21  # a word a minute, and one at the end
+    assert frames[70].headers["time"] == word(70, "t")
+    assert frames[80].headers["time"] == word(79, "t").replace("000}", "001}")
+    world.run(runner)
+    found = [
+        anomaly
+        for number in range(2)
+        for stored in world.bus._partitions[TopicPartition(world.topics.name("anomalies"), number)].kept
+        for anomaly in stored.record.value.anomalies
+    ]
+    assert {(anomaly.node, anomaly.kind) for anomaly in found} == {(left, "missing")}
 
 
 def test_an_instance_has_its_own_snapshot_and_name_and_can_move_to_another_process() -> None:
