@@ -6,7 +6,7 @@ Two clocks see to what no watch tells: a resync, and asking the pods how they ar
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -28,6 +28,7 @@ from tidewarden_operator.settings import OperatorSettings
 
 # Many words about one resource within so short a time, as while its pods start, are one reason to look at it.
 SETTLE_S = 0.05
+MEASURES = {"precision": "precision", "recall": "recall", "f1": "f1", "vus_pr": "vusPr"}  # as the status spells them
 STOP_S = 15.0  # below the 30 s that Kubernetes grants; what is cut off is done by the successor
 
 log = structlog.get_logger()
@@ -115,6 +116,15 @@ class Engine:
             bodies = self.mirror.of_kind(kind)
             found[kind] = (len(bodies), sum(not _is_ready(body) for body in bodies))
         return found
+
+    def evaluations(self) -> Iterator[tuple[str, str, str, str, float]]:
+        """What the simulations' statuses say: namespace, simulation, detector, measure, its value."""
+        for body in self.mirror.of_kind("MetricSimulation"):
+            metadata = body["metadata"]
+            for row in (body.get("status") or {}).get("evaluation") or []:
+                for measure, field in MEASURES.items():
+                    if row.get(field) is not None:
+                        yield metadata["namespace"], metadata["name"], row["detector"], measure, float(row[field])
 
     def _enqueue(self, key: Key) -> None:
         self.queue.add(key, SETTLE_S)
