@@ -137,7 +137,7 @@ PIPELINE: tuple[Rule, ...] = (
         "warning",
         "{{ $value | humanizePercentage }} of what {{ $labels.stream }}/{{ $labels.source }} sends is refused",
         "These readings are watched by nobody; they are kept with their reason. See the reasons on the dashboard "
-        "'Pipeline overview' or with GET /api/v1/rejected, then correct the sender or the stream's contract.",
+        "'Pipeline overview' or with GET /api/rejected, then correct the sender or the stream's contract.",
     ),
     Rule(
         "TidewardenSourceSilent",

@@ -52,7 +52,7 @@ _NOW = Row(
             height=4,
         ),
         Panel(
-            "Time to catch up",
+            "Longest time to catch up",
             [Query(f"max({CATCH_UP} >= 0) or vector(0)")],
             f"What the slowest service needs for its backlog at its present pace. Above {CATCH_UP_S} s alerts come late.",
             unit="s",
