@@ -9,7 +9,7 @@ from operator import add
 from tidewarden.clock import Clock
 from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.scoring.scorer import Learning, Scorer
-from tidewarden.telemetry import Telemetry
+from tidewarden.telemetry import HourlyCount, Telemetry
 
 _POST_EVERY_S = 0.25  # people read the board; more often costs more than it says
 
@@ -24,6 +24,7 @@ class DetectorBoard:
         self._clock = clock
         self._lock = threading.Lock()
         self._scorers: dict[int, Scorer] = {}
+        self._opened = HourlyCount()
         self._posted_at: float | None = None
 
     def show(self, number: int, scorer: Scorer) -> None:
@@ -38,6 +39,21 @@ class DetectorBoard:
             self._scorers.pop(number, None)
         self.post(force=True)
 
+    def opened(self, anomalies: int) -> None:
+        """So many anomalies were opened now.
+
+        By the clock, not by event time: whoever asks wants to know what was found in the last hour, and a replay of
+        last year is found now, too. It is kept in memory only, because what lies in a snapshot is a function of the
+        input.
+        """
+        with self._lock:
+            self._opened.add(anomalies, self._clock.monotonic())
+
+    def last_hour(self) -> int:
+        """How many were opened in the last hour."""
+        with self._lock:
+            return self._opened.total(self._clock.monotonic())
+
     def post(self, *, force: bool = False) -> None:
         """Tell how far the models are."""
         now = self._clock.monotonic()
@@ -46,6 +62,7 @@ class DetectorBoard:
         self._posted_at = now
         with self._lock:
             scorers = list(self._scorers.values())
+            last_hour = self._opened.total(now)
         name, spec = self._detector.metadata.name, self._detector.spec
         learning = reduce(add, (scorer.learning() for scorer in scorers)) if scorers else Learning(0, 0, 0)
         state_bytes = sum(scorer.state_bytes for scorer in scorers)
@@ -62,6 +79,7 @@ class DetectorBoard:
             ready=learning.n_ready,
             warmup=learning.warmup,
             message=learning.message,
+            anomalies_last_hour=last_hour,
             state_bytes=state_bytes,
             threshold=spec.alerting.threshold,
             budget_per_day=spec.alerting.budget,

@@ -98,9 +98,11 @@ class DetectService:
             owed = self._scorer.advance(self._watermarks)
             scores, anomalies = ScoreFrame.concat([scores, owed.scores]), anomalies + owed.anomalies
         self._scored.inc(len(scores))
-        for anomaly in anomalies:
-            if anomaly.revision == 1:
-                self._telemetry.anomalies.labels(self._stream, self._detector, anomaly.kind).inc()
+        opened = [anomaly for anomaly in anomalies if anomaly.revision == 1]
+        for anomaly in opened:
+            self._telemetry.anomalies.labels(self._stream, self._detector, anomaly.kind).inc()
+        if opened:
+            self._board.opened(len(opened))
         return self._say(scores, anomalies, advanced)
 
     def snapshot(self) -> bytes:

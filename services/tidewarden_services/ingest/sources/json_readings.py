@@ -79,15 +79,15 @@ def parse_body(body: bytes, columns: Columns, *, lines: bool = False) -> int:
     return len(readings)
 
 
-def parse_lines(lines: Sequence[bytes], columns: Columns, first_row: int = 0) -> None:
-    """Parse one reading a line; empty lines are passed over, but counted in the rows."""
+def parse_lines(lines: Sequence[bytes], columns: Columns, first_row: int = 0, *, refuse_empty: bool = False) -> None:
+    """Parse one reading a line; empty lines are passed over (or refused), but counted in the rows."""
     try:
         _take_all(
             [_LINE.decode(line) for line in lines], columns, lambda row: escaped(lines[row - first_row]), first_row
         )
     except _UNREADABLE:
         for row, line in enumerate(lines, first_row):
-            if line.strip():
+            if refuse_empty or line.strip():
                 _parse_element(line, columns, row)
 
 

@@ -1,6 +1,6 @@
-"""Real servers for the integration tests: what is missing is fetched once, what is started is stopped.
+"""A real Kafka for the tests: what is missing is fetched once, what is started is stopped.
 
-Kafka runs from the jars that its project publishes to Maven Central; they are kept outside of the source
+It runs from the jars that its project publishes to Maven Central; they are kept outside of the source
 tree. Where Java or Maven is missing, or nothing can be fetched, the tests say so and are skipped.
 """
 
@@ -18,8 +18,6 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pytest
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 KAFKA_VERSION = "4.3.1"
 KAFKA_JARS = (f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4")
@@ -55,6 +53,9 @@ class KafkaServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
         with (self._home / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._java, "kafka.Kafka", str(self._home / "server.properties")], stdout=log, stderr=log
@@ -93,20 +94,25 @@ class KafkaServer:
 @pytest.fixture(scope="session")
 def kafka_jars() -> Path:
     """Folder with Kafka's jars, fetched by Maven the first time."""
+    return jars()
+
+
+def jars() -> Path:
+    """The same outside of a test, for an image, say."""
     missing = [program for program in ("java", "mvn") if shutil.which(program) is None]
     if missing:
         pytest.skip(f"a real Kafka needs {' and '.join(missing)} on the PATH")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidewarden-tests"
-    jars = cache / f"kafka-{KAFKA_VERSION}"
-    if not jars.is_dir():
+    kept = cache / f"kafka-{KAFKA_VERSION}"
+    if not kept.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             _fetch(Path(scratch))
             try:
-                (Path(scratch) / "jars").rename(jars)
+                (Path(scratch) / "jars").rename(kept)
             except OSError:  # another test run was faster
-                assert jars.is_dir()
-    return jars
+                assert kept.is_dir()
+    return kept
 
 
 @pytest.fixture(scope="session")
