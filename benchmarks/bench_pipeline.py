@@ -81,7 +81,7 @@ def _play(*, speed: float, points: int, data_dir: Path | None) -> tuple[float, l
         def listen() -> None:
             while not ended.is_set():
                 for record in listener.poll(64, 0.05):
-                    latencies.extend([time.monotonic() - float(record.headers["arrived"])])
+                    latencies.extend([time.time() - float(record.headers["arrived"])])
 
         watcher = threading.Thread(target=listen)
         began = time.monotonic()

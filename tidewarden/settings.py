@@ -63,9 +63,12 @@ class Settings(Model):
         None, description="Folder with one folder for each Secret that a source or receiver names in secretRef."
     )
     peers: str | None = Field(
-        None, description="host:port that resolves to every pod of the namespace; the API gathers their status there."
+        None,
+        description="host:port that resolves to every pod of the namespace; the API gathers their status there. "
+        "Several, with commas between them, where processes share a host.",
     )
     page_url: str | None = Field(None, description="Address of the web page, for links in notifications.")
+    host: str = Field("0.0.0.0", description="Address to listen on; :: for IPv6.")  # noqa: S104 - a pod's own
     metrics_port: int = Field(METRICS_PORT, ge=0, le=65535, description="Port of /metrics, /healthz, /readyz, /status.")
     http_port: int = Field(HTTP_PORT, ge=0, le=65535, description="Port of the API and of push sources.")
 

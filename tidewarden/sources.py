@@ -38,7 +38,7 @@ class Batch:
             is what makes a replay after a crash reproduce the same scores.
         origins: for each reading where it came from (line, row), if that says more than ``origin``.
         origin: where the batch came from: a file, a peer address, a simulation.
-        arrived: seconds on the monotonic clock when the first byte was here, for latency figures.
+        arrived: seconds since the epoch when the first byte was here, for latency figures.
     """
 
     frame: Frame

@@ -12,10 +12,14 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Literal, TextIO
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.samples import Sample
+
+from tidewarden.status import Figures, RecentError
 
 LogFormat = Literal["text", "json"]
 
@@ -70,6 +74,12 @@ class Telemetry:
             ["service"],
             registry=r,
         )
+        self.waiting = Gauge(
+            "tidewarden_waiting_records",
+            "Records that a service holds back until every instance of their producer has come as far.",
+            ["service"],
+            registry=r,
+        )
         self.handled = Counter(
             "tidewarden_records_handled", "Bus records a service has dealt with.", ["service"], registry=r
         )
@@ -82,10 +92,8 @@ class Telemetry:
 class StatusBoard:
     """The latest word of each component, for the API and the terminal; safe from several threads.
 
-    A component posts a plain JSON-able dict under (section, name). Sections: ``sources`` (accepted,
-    rejected, success_rate, late, lag_seconds, state), ``detectors`` (series, learning, ready, warmup,
-    message, model, state_bytes, threshold), ``policies``, ``simulations`` (played, total), ``services``
-    (lag_records, handled, state).
+    A component posts a plain JSON-able dict under (section, name). What the sections and their fields mean
+    stands in `tidewarden.status`.
     """
 
     def __init__(self) -> None:
@@ -106,6 +114,71 @@ class StatusBoard:
             }
 
 
+class HourlyCount:
+    """How many things happened in the last hour, by the minute: a ring of sixty counts."""
+
+    MINUTES = 60
+
+    def __init__(self) -> None:
+        self._counts = [0] * self.MINUTES
+        self._minute = 0  # of the newest count, on the monotonic clock
+
+    def add(self, count: int, now_s: float) -> None:
+        """``count`` more, now; ``now_s`` in seconds on the monotonic clock."""
+        self._turn(now_s)
+        self._counts[self._minute % self.MINUTES] += count
+
+    def total(self, now_s: float) -> int:
+        """The sum over the last sixty minutes, the one that runs included."""
+        self._turn(now_s)
+        return sum(self._counts)
+
+    def _turn(self, now_s: float) -> None:
+        minute = int(now_s // 60)
+        for passed in range(max(self._minute + 1, minute - self.MINUTES + 1), minute + 1):
+            self._counts[passed % self.MINUTES] = 0
+        self._minute = max(self._minute, minute)
+
+
+def figures_of(telemetry: Telemetry) -> Figures:
+    """The running totals of a process."""
+    return Figures(
+        readings=int(_total(telemetry.readings)),
+        scored=int(_total(telemetry.scored)),
+        late=int(_total(telemetry.late)),
+        rejected_by_reason=by_label(telemetry.rejected, "reason"),
+        lag=by_label(telemetry.lag, "service"),
+        handled=by_label(telemetry.handled, "service"),
+        latency=_buckets(telemetry.score_latency),
+    )
+
+
+def by_label(metric: Counter | Gauge, label: str, **only: str | None) -> dict[str, int]:
+    """Totals by the values of ``label``, of the samples whose other labels are as ``only`` says."""
+    totals: dict[str, int] = {}
+    for sample in _samples(metric, "_total" if isinstance(metric, Counter) else ""):
+        if all(sample.labels.get(name) == value for name, value in only.items()):
+            totals[sample.labels[label]] = totals.get(sample.labels[label], 0) + int(sample.value)
+    return totals
+
+
+def _samples(metric: Counter | Gauge | Histogram, suffix: str) -> Iterable[Sample]:
+    return (sample for family in metric.collect() for sample in family.samples if sample.name.endswith(suffix))
+
+
+def _total(metric: Counter | Gauge) -> float:
+    return sum(sample.value for sample in _samples(metric, "_total" if isinstance(metric, Counter) else ""))
+
+
+def _buckets(histogram: Histogram) -> dict[str, float]:
+    """Cumulative counts by upper bound in seconds, all label sets together."""
+    totals: dict[str, float] = {}
+    for sample in _samples(histogram, "_bucket"):
+        bound = sample.labels["le"]
+        totals[bound] = totals.get(bound, 0.0) + sample.value
+    return totals
+
+
 class RateMeter:
     """Events a second over the last few seconds, for people to look at."""
 
@@ -121,6 +194,31 @@ class RateMeter:
             self._marks.popleft()
         first_at, first = self._marks[0]
         return (total - first) / (now - first_at) if now > first_at else 0.0
+
+
+class RecentErrors(logging.Handler):
+    """The last warnings and errors of the log, for ``/status``."""
+
+    KEPT = 10
+    TEXT_LENGTH = 500
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._kept: deque[RecentError] = deque(maxlen=self.KEPT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one line."""
+        said: dict[str, Any] = record.msg if isinstance(record.msg, dict) else {"event": record.getMessage()}
+        parts = [str(said[key]) for key in ("event", "reason", "error") if said.get(key)]
+        if record.exc_info and record.exc_info[1] is not None:
+            parts.append(f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}")
+        service = str(said.get("service") or said.get("policy") or record.name)
+        text = ": ".join(parts)[: self.TEXT_LENGTH]
+        self._kept.append(RecentError(int(record.created * 1000), record.levelname.lower(), service, text))
+
+    def read(self) -> list[RecentError]:
+        """Oldest first."""
+        return list(self._kept)
 
 
 def configure_logging(level: str = "info", log_format: LogFormat = "text", stream: TextIO | None = None) -> None:

@@ -7,6 +7,7 @@ follows is keyed by tenant, so that a rollup sees a whole tenant.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +23,8 @@ class Topic:
 
     name: str
     partitions: int
-    compacted: bool = False
+    compacted: bool = False  # keeps the newest record of each key, for ever
+    retention_ms: int | None = None  # how long records are kept; None: as the bus has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,12 @@ class StreamTopics:
     namespace: str
     stream: str
     partitions: int = 1
+    retention_ms: int | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What the names of all topics of the stream begin with."""
+        return f"{self.namespace}.{self.stream}."
 
     def name(self, purpose: Purpose) -> str:
         """Full name of the topic for ``purpose``."""
@@ -39,12 +47,28 @@ class StreamTopics:
 
     def all(self) -> list[Topic]:
         """Every topic of the flow; ``rejected`` needs no order, so one partition does."""
-        return [Topic(self.name(purpose), 1 if purpose == "rejected" else self.partitions) for purpose in PURPOSES]
+        return [
+            Topic(self.name(purpose), 1 if purpose == "rejected" else self.partitions, retention_ms=self.retention_ms)
+            for purpose in PURPOSES
+        ]
 
     def state(self, detector: str | None = None) -> Topic:
-        """The compacted topic of snapshots: a detector's own, or the one that the stream's other services share."""
-        middle = "" if detector is None else f".{detector}"
-        return Topic(f"{self.namespace}.{self.stream}{middle}.state", 1, compacted=True)
+        """The compacted topic of snapshots: a detector's own, or the one that the stream's other services share.
+
+        A detector's has as many partitions as its input, so that a pod reads only the snapshots that it takes over.
+        """
+        if detector is None:
+            return Topic(f"{self.prefix}state", 1, compacted=True)
+        return Topic(f"{self.prefix}{detector}.state", self.partitions, compacted=True)
+
+    def complete(self, detectors: Iterable[str]) -> list[Topic]:
+        """Every topic that the stream has in a cluster: the flow, its snapshots, and those of ``detectors``."""
+        return [*self.all(), self.state(), *(self.state(detector) for detector in detectors)]
+
+
+def consumer_group(namespace: str, service: str) -> str:
+    """The consumer group of a service: its name, made unique among namespaces that share a Kafka."""
+    return f"{namespace}.{service}"
 
 
 def partition_of(key: NodeKey | str, partitions: int) -> int:

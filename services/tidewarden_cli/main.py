@@ -17,6 +17,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Replay real incidents and a simulated fleet; open the live page.",
     ),
     "up": ("tidewarden_cli.local.command", "up", "Run the resources of a file in this one process."),
+    "run": ("tidewarden_cli.run.command", "run", "Run one room of the pipeline over Kafka, as a pod does."),
+    "operator": ("tidewarden_operator.main", "operator", "Turn the resources of a Kubernetes cluster into pods."),
     "score": ("tidewarden_cli.offline.score", "score", "Score a CSV or Parquet file."),
     "evaluate": ("tidewarden_cli.offline.evaluate", "evaluate", "Measure scores against labels."),
     "generate": ("tidewarden_simulator.generate", "generate", "Write labelled, synthetic metrics to files."),

@@ -1,92 +1,105 @@
-"""The runtime: poll → handle → publish → snapshot → commit, once, for every service.
+"""The runtime: poll → handle → publish → sync → snapshot → commit, once, for every service.
 
-Order of a round, and why a kill at any point changes nothing:
+A runner has an instance of its service for every partition of the input that the bus assigns to it
+(`instances.py`). Order of a round, and why a kill at any point changes nothing:
 
-1. poll records;
-2. for each record: `Service.handle`, then publish each output with the headers ``producer`` (the
-   service) and ``input`` (topic/partition/offset of the record it answers);
-3. every few seconds: sync the bus, save the snapshot together with the offsets that it contains;
-4. commit these offsets to the bus, which may now forget what came before them.
+1. poll records; the bus may assign partitions first, or take some away;
+2. before an instance's first record ever: save a snapshot, which says from where on its outputs lie;
+3. for each record: where several instances wrote it, merge (`merge.py`); then `Service.handle`, then publish
+   each output with the headers ``producer`` (the instance, ``<service>/<partition>``), ``input``
+   (topic/partition/offset of the record it answers), ``part`` (its number among the answers in that partition,
+   where it is not 0) and ``time`` (how far the instance's time of this key has come);
+4. every few seconds: sync the bus;
+5. save each instance's snapshot with the offsets that it contains and the ends of the output topics;
+6. commit these offsets to the bus, which may now forget what came before them.
 
-A new process restores the snapshot and seeks to its offsets (3), so every record after it is handled
-again and gives the same outputs (2). Those that the topics already hold are recognised by the
-``input`` header of the newest record of this producer, and left out: nothing lost, nothing doubled.
-Killed between 3 and 4: the commit only lets go of old records, so a late one is harmless.
+A new process restores the snapshot and begins at its offset (5), so every record after it is handled
+again and gives the same outputs (3). Those that the topics already hold are recognised by ``input``
+and ``part`` of the newest record of this producer, looked for from the snapshot's ends on, and left out:
+nothing lost, nothing doubled. Killed between 5 and 6: the commit only lets go of old records, so a late
+one is harmless.
+
+A partition that is taken away goes through 4 to 6 before it is let go; one that is lost is let go at
+once, because another process may already be at work on it.
+
+A record that cannot be read goes to ``rejected``. The runners do this, not the sink: they publish with
+exactness, so that everybody who reads that topic hears of it; several detectors give the record the same id,
+and the store keeps one.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-import msgspec
 import structlog
 
 from tidewarden.bus.port import Bus, BusClosedError, Consumer, Record, TopicPartition
 from tidewarden.clock import Clock
 from tidewarden.telemetry import Telemetry
-from tidewarden.topics import Purpose, StreamTopics, partition_of
+from tidewarden.topics import Purpose, StreamTopics
 from tidewarden_services.contract import Service
+from tidewarden_services.instances import Instance
 from tidewarden_services.state import StateStore
 
 POLL_RECORDS = 64  # at 10,000 readings a record about a second of work: a stop is never far
 POLL_TIMEOUT_S = 0.2
 SNAPSHOT_EVERY_S = 2.0  # what a restart has to replay at most, unless snapshots are large
+PATIENCE_S = 30.0  # an instance that moves to another pod is back by then
 SNAPSHOT_SHARE = 0.05  # of the time may go into snapshots: a slow one is taken more rarely
 
 log = structlog.get_logger()
 
 
-class Snapshot(msgspec.Struct):
-    """What is saved: the service's state and the offsets it contains."""
-
-    version: int
-    offsets: dict[str, int]
-    state: bytes
-
-
 class Runner:
-    """Runs one service in the calling thread until it is told to stop.
+    """Runs one service in the calling thread until it is told to stop; the bus's `Assignment`.
 
     Args:
-        service: the state machine to run.
+        name: of the service, e.g. ``detect.shop-latency``; also the consumer group.
+        reads: its input topic.
+        make_service: a fresh service for the partition of this number.
         stream: names the topics.
         bus: where its inputs come from and its outputs go to.
         state: where its snapshots go.
         telemetry: for its counters.
         clock: for durations.
         on_published: called with the record handled after its outputs are on the bus.
+        member: name of this process in the group, the same after a restart.
     """
 
     def __init__(
         self,
-        service: Service,
+        name: str,
+        reads: Purpose,
+        make_service: Callable[[int], Service],
         *,
         stream: StreamTopics,
         bus: Bus,
         state: StateStore,
         telemetry: Telemetry,
         clock: Clock,
-        sync: Callable[[], None] = lambda: None,
         on_published: Callable[[Record], None] = lambda _: None,
         snapshot_every_s: float = SNAPSHOT_EVERY_S,
+        member: str | None = None,
     ) -> None:
-        self.service = service
-        self.name = service.name
+        self.name = name
+        self._make_service = make_service
         self._stream = stream
         self._bus = bus
         self._state = state
+        self._telemetry = telemetry
         self._clock = clock
-        self._sync = sync
         self._on_published = on_published
         self._snapshot_every_s = snapshot_every_s
-        self._handled = telemetry.handled.labels(service.name)
-        self._lag = telemetry.lag.labels(service.name)
-        # Attached here, not in run(): from now on nothing that is published can be missed.
-        self._consumer: Consumer = bus.consumer([stream.name(purpose) for purpose in service.inputs], service.name)
-        self._offsets: dict[TopicPartition, int] = {}
-        self._done: dict[tuple[str, int], dict[TopicPartition, int]] = {}
+        self._handled = telemetry.handled.labels(name)
+        self._lag = telemetry.lag.labels(name)
+        self._waiting = telemetry.waiting.labels(name)
+        self._instances: dict[TopicPartition, Instance] = {}
+        self._missing: dict[str, float] = {}  # instance that is waited for → since when
+        self._late: list[str] = []
         self._busy = False
+        # Attached here, not in run(): from now on nothing that is published can be missed.
+        self._consumer: Consumer = bus.consumer([stream.name(reads)], name, member=member, assignment=self)
 
     def idle(self) -> bool:
         """Whether everything published so far has been handled."""
@@ -94,7 +107,6 @@ class Runner:
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, then take a last snapshot."""
-        self._restore()
         next_snapshot = self._clock.monotonic() + self._snapshot_every_s
         try:
             while not stop.is_set():
@@ -109,69 +121,83 @@ class Runner:
                 self._lag.set(self._consumer.lag())
                 now = self._clock.monotonic()
                 if now >= next_snapshot:
-                    took = self._snapshot()
+                    took = self._snapshot(self._instances)
                     next_snapshot = now + max(self._snapshot_every_s, took / SNAPSHOT_SHARE)
-            self._snapshot()
+            self._snapshot(self._instances)
         except BusClosedError:
             log.debug("bus closed", service=self.name)
         finally:
             self._busy = False
             self._consumer.close()
 
+    # --- the assignment, called by `poll` -----------------------------------------------------
+
+    def assigned(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Make an instance for each partition, restored; where to begin in those that have a snapshot."""
+        begin: dict[TopicPartition, int] = {}
+        for place in sorted(places):
+            instance = Instance(
+                self.name,
+                place,
+                self._make_service(place.partition),
+                stream=self._stream,
+                bus=self._bus,
+                state=self._state,
+                clock=self._clock,
+            )
+            offset = instance.restore()
+            if offset is not None:
+                begin[place] = offset
+            self._instances[place] = instance
+        return begin
+
+    def revoked(self, places: Collection[TopicPartition]) -> None:
+        """Save what these partitions' instances know, and let go of them."""
+        self._snapshot(places)
+        self.lost(places)
+
+    def lost(self, places: Collection[TopicPartition]) -> None:
+        """Let go of these partitions' instances without a word."""
+        for place in places:
+            instance = self._instances.pop(place, None)
+            if instance is not None:
+                instance.close()
+
+    # --- a round --------------------------------------------------------------------------------
+
     def _handle(self, record: Record) -> None:
-        for output in self.service.handle(record):
-            self._publish(output.purpose, output.key, output.value, record)
-        self._offsets[record.place] = record.offset + 1
+        instance = self._instances[record.place]
+        refused = instance.refused
+        instance.handle(record)
+        if instance.refused > refused:
+            self._telemetry.errors.labels(self.name, "Undecodable").inc()
         self._handled.inc()
         self._on_published(record)
 
-    def _publish(self, purpose: Purpose, key: str, value: object, answers: Record) -> None:
-        topic = self._stream.name(purpose)
-        partition = partition_of(key, self._stream.partitions)
-        if answers.offset <= self._published_up_to(topic, partition).get(answers.place, -1):
-            return
-        headers = {"producer": self.name, "input": f"{answers.topic}/{answers.partition}/{answers.offset}"}
-        if "arrived" in answers.headers:
-            headers["arrived"] = answers.headers["arrived"]
-        self._bus.publish(topic, value, key=key, partition=partition, headers=headers)
-
-    def _published_up_to(self, topic: str, partition: int) -> dict[TopicPartition, int]:
-        """Newest input that this output partition answers already, as found when we first came to it.
-
-        The newest record of a producer names one input partition. That is exact while a service reads one
-        partition, as in one process; a bus with more has to be read from the snapshot's ends on.
-        """
-        known = self._done.get((topic, partition))
-        if known is None:
-            known = {}
-            newest = self._bus.last(topic, partition, self.name)
-            if newest is not None and "input" in newest.headers:
-                source, number, offset = newest.headers["input"].rsplit("/", 2)
-                known[TopicPartition(source, int(number))] = int(offset)
-            self._done[topic, partition] = known
-        return known
-
-    def _restore(self) -> None:
-        saved = self._state.load(self.name)
-        if saved is None:
-            return
-        snapshot = msgspec.msgpack.decode(saved, type=Snapshot)
-        try:
-            self.service.restore(snapshot.state)
-        except ValueError as error:
-            # Its configuration has changed, say: what comes from here on is better than not starting.
-            log.warning("cannot go on from the snapshot, starting anew", service=self.name, reason=str(error))
-        for name, offset in snapshot.offsets.items():
-            topic, number = name.rsplit("/", 1)
-            self._offsets[TopicPartition(topic, int(number))] = offset
-        self._consumer.seek(self._offsets)
-        log.info("restored", service=self.name, lag_records=self._consumer.lag())
-
-    def _snapshot(self) -> float:
+    def _snapshot(self, places: Iterable[TopicPartition]) -> float:
+        """Sync, save, commit; returns the seconds it took."""
         began = self._clock.monotonic()
-        if self._offsets:
-            self._sync()
-            offsets = {f"{place.topic}/{place.partition}": at for place, at in self._offsets.items()}
-            self._state.save(self.name, msgspec.msgpack.encode(Snapshot(1, offsets, self.service.snapshot())))
-            self._consumer.commit(self._offsets)
+        mine = [self._instances[place] for place in places if place in self._instances]
+        if mine:
+            self._bus.sync()
+            offsets: dict[TopicPartition, int] = {}
+            for instance in mine:
+                offsets |= instance.save()
+            if offsets:
+                self._consumer.commit(offsets)
+        self._tell()
         return self._clock.monotonic() - began
+
+    def _tell(self) -> None:
+        """Say who holds up the merge, on the board and, where it lasts, in the log."""
+        waiting = [instance.waiting() for instance in self._instances.values()]
+        records, rows = sum(w.records for w in waiting), sum(w.rows for w in waiting)
+        missing = sorted({name for w in waiting for name in w.missing})
+        self._waiting.set(records)
+        self._telemetry.board.post("services", self.name, held_records=records, held_rows=rows, waiting_for=missing)
+        now = self._clock.monotonic()
+        late = [name for name in missing if now - self._missing.get(name, now) >= PATIENCE_S]
+        if late and late != self._late:
+            log.warning("results are waiting for a detector", service=self.name, waiting_for=late, held_records=records)
+        self._missing = {name: self._missing.get(name, now) for name in missing}
+        self._late = late

@@ -130,7 +130,7 @@ class SimulationSource:
                 frame,
                 position=str(last),
                 origin=f"simulation {self.name}, tick {first}",
-                arrived=self._clock.monotonic(),
+                arrived=self._clock.now_ms() / 1000,
             )
             first = last
 

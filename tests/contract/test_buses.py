@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +13,18 @@ import pytest
 
 from tidewarden.bus.journal import JournalError, PartitionJournal
 from tidewarden.bus.memory import MemoryBus
-from tidewarden.bus.port import Bus, BusClosedError, Record, TopicPartition
-from tidewarden.events import AnomalyBatch
-from tidewarden.frames import Frame, SeriesKey, SeriesTable
+from tidewarden.bus.port import Bus, BusClosedError, Consumer, Record, TopicPartition
+from tidewarden.events import AnomalyBatch, Rejection
+from tidewarden.frames import Frame, NodeKey, RollupFrame, ScoreFrame, SeriesKey, SeriesTable
+from tidewarden.settings import KafkaSettings
 from tidewarden.topics import Topic
 
 TOPIC = "local.shop.readings"
 PLACE = TopicPartition(TOPIC, 0)
+WAIT_S = 30  # for what takes milliseconds on an idle machine
 
 MakeBus = Callable[[], Bus]
+_numbers = count()
 
 
 def batch(number: int) -> AnomalyBatch:
@@ -30,13 +35,34 @@ def number_of(value: AnomalyBatch) -> int:
     return value.watermarks["shop"]
 
 
-@pytest.fixture(params=["memory", "journaled"])
-def make_bus(request: pytest.FixtureRequest, tmp_path: Path):
-    """A factory of buses; a journaled one made twice finds the same records again."""
+def read(consumer: Consumer, expected: int) -> list[Record]:
+    """Poll until so many records have come."""
+    records: list[Record] = []
+    deadline = time.monotonic() + WAIT_S
+    while len(records) < expected and time.monotonic() < deadline:
+        records += consumer.poll(expected - len(records), 1)
+    return records
+
+
+@pytest.fixture(params=["memory", "journaled", pytest.param("kafka", marks=pytest.mark.kafka)])
+def make_bus(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A factory of buses; a journaled one made twice finds the same records again, and so does Kafka."""
     made: list[Bus] = []
+    if request.param == "kafka":
+        from tidewarden.bus.kafka.bus import KafkaBus
+
+        server = request.getfixturevalue("kafka_server")
+        settings = KafkaSettings(bootstrap_servers=server.address)
+        number = next(_numbers)  # all tests share the server: each has its own topic and groups
+        monkeypatch.setattr(request.module, "TOPIC", f"suite-{number}.shop.readings")
+        monkeypatch.setattr(request.module, "PLACE", TopicPartition(TOPIC, 0))
 
     def make() -> Bus:
-        bus = MemoryBus(SeriesTable(), journal=tmp_path if request.param == "journaled" else None)
+        bus: Bus
+        if request.param == "kafka":
+            bus = KafkaBus(settings, SeriesTable(), client_id="suite", namespace=f"suite-{number}")
+        else:
+            bus = MemoryBus(SeriesTable(), journal=tmp_path if request.param == "journaled" else None)
         bus.create([Topic(TOPIC, 2)])
         made.append(bus)
         return bus
@@ -46,29 +72,63 @@ def make_bus(request: pytest.FixtureRequest, tmp_path: Path):
         bus.close()
 
 
+def fill(bus: Bus, numbers: int = 5) -> None:
+    """So many records in partition 0, for everybody to see."""
+    for number in range(numbers):
+        bus.publish(TOPIC, batch(number), key="k")
+    bus.sync()
+
+
 def test_records_come_back_in_order_with_key_headers_and_offset(make_bus: MakeBus) -> None:
     """What was published is read in order, each record with its own key, headers and offset."""
     bus = make_bus()
     for number in range(5):
-        assert bus.publish(TOPIC, batch(number), key=f"k{number}", headers={"producer": "p"}) == number
-    records = bus.consumer([TOPIC], "g").poll(10, 1)
+        assert bus.publish(TOPIC, batch(number), key=f"k{number}", headers={"producer": "p"}) in {number, None}
+    records = read(bus.consumer([TOPIC], "g"), 5)
     assert [number_of(r.value) for r in records] == [0, 1, 2, 3, 4]
+    assert [r.offset for r in records] == [0, 1, 2, 3, 4]
     assert [r.key for r in records] == [f"k{n}" for n in range(5)]
     assert records[3].headers == {"producer": "p"}
     assert records[3].place == PLACE
 
 
-def test_poll_returns_at_most_what_was_asked_for_and_nothing_when_all_is_read(make_bus: MakeBus) -> None:
-    """A poll is bounded, and an empty one ends after its timeout."""
+def test_every_kind_of_value_comes_back_as_it_was(make_bus: MakeBus) -> None:
+    """Frames, scores, rollups, anomalies, alerts and rejections arrive whole, also in a process with other ids."""
     bus = make_bus()
-    for number in range(5):
-        bus.publish(TOPIC, batch(number), key="k")
+    key = SeriesKey("shop", "eu", "n1", "latency")
+    table = bus._table  # type: ignore[attr-defined]
+    table.ids_of([SeriesKey("x", "x", "x", "x"), key])
+    ones, zeros = np.ones(2), np.zeros(2, np.uint8)
+    series, instants = np.ones(2, np.int32), np.array([60_000, 120_000])
+    scores = ScoreFrame(table, "d", "auto/1", series, instants, ones, ones, ones, ones, ones, ones, zeros, zeros)
+    rollup = RollupFrame("d", [NodeKey("shop", "", "")], zeros.astype(np.int32), instants, ones, series, ones)
+    rejection = Rejection(id="1", stream="s", source="p", reason="malformed", detail="d", origin="o", received_at=1)
+    for value in (Frame(table, series, instants, np.array([1.5, np.nan])), scores, rollup, [rejection]):
+        bus.publish(TOPIC, value, key="k")
+    bus.sync()
+    reader = bus if isinstance(bus, MemoryBus) else make_bus()  # the latter as in another process
+    frame_, scores_, rollup_, rejections = (r.value for r in read(reader.consumer([TOPIC], "kinds"), 4))
+    assert np.array_equal(frame_.value, [1.5, np.nan], equal_nan=True)
+    assert [frame_.table[int(i)] for i in frame_.series] == [key, key]
+    assert scores_.timestamp.tolist() == [60_000, 120_000]
+    assert scores_.model_version == "auto/1"
+    assert rollup_.scopes == [NodeKey("shop", "", "")]
+    assert rejections == [rejection]
+
+
+def test_poll_returns_at_most_what_was_asked_for_and_nothing_when_all_is_read(make_bus: MakeBus) -> None:
+    """A poll is bounded, an empty one ends after its timeout, and the lag says what is left."""
+    bus = make_bus()
+    fill(bus)
     consumer = bus.consumer([TOPIC], "g")
-    assert len(consumer.poll(3, 1)) == 3
+    assert consumer.lag() == 5
+    assert len(read(consumer, 3)) == 3
     assert consumer.lag() == 2
-    assert len(consumer.poll(3, 1)) == 2
+    assert len(read(consumer, 2)) == 2
     assert consumer.poll(3, 0.01) == []
     assert consumer.lag() == 0
+    fill(bus, 1)
+    assert consumer.lag() == 1
 
 
 def test_groups_do_not_see_each_other(make_bus: MakeBus) -> None:
@@ -76,32 +136,30 @@ def test_groups_do_not_see_each_other(make_bus: MakeBus) -> None:
     bus = make_bus()
     first, second = bus.consumer([TOPIC], "a"), bus.consumer([TOPIC], "b")
     bus.publish(TOPIC, batch(1), key="k")
-    assert [number_of(r.value) for r in first.poll(9, 1)] == [1]
-    assert [number_of(r.value) for r in second.poll(9, 1)] == [1]
+    assert [number_of(r.value) for r in read(first, 1)] == [1]
+    assert [number_of(r.value) for r in read(second, 1)] == [1]
 
 
 def test_a_group_goes_on_where_it_committed(make_bus: MakeBus) -> None:
     """A reader that left and came back starts at its committed offset, not where it had polled to."""
     bus = make_bus()
-    for number in range(5):
-        bus.publish(TOPIC, batch(number), key="k")
+    fill(bus)
     consumer = bus.consumer([TOPIC], "g")
-    consumer.poll(4, 1)
+    assert len(read(consumer, 4)) == 4
     consumer.commit({PLACE: 2})
     consumer.close()
     again = bus.consumer([TOPIC], "g")
-    assert [number_of(r.value) for r in again.poll(9, 1)] == [2, 3, 4]
+    assert [number_of(r.value) for r in read(again, 3)] == [2, 3, 4]
 
 
 def test_seek_goes_back_to_what_is_not_committed(make_bus: MakeBus) -> None:
     """A restored snapshot may read again what was polled after it was taken."""
     bus = make_bus()
     consumer = bus.consumer([TOPIC], "g")
-    for number in range(5):
-        bus.publish(TOPIC, batch(number), key="k")
-    consumer.poll(5, 1)
+    fill(bus)
+    assert len(read(consumer, 5)) == 5
     consumer.seek({PLACE: 1})
-    assert [number_of(r.value) for r in consumer.poll(9, 1)] == [1, 2, 3, 4]
+    assert [number_of(r.value) for r in read(consumer, 4)] == [1, 2, 3, 4]
 
 
 def test_a_seek_past_the_end_goes_on_at_the_end(make_bus: MakeBus) -> None:
@@ -111,14 +169,13 @@ def test_a_seek_past_the_end_goes_on_at_the_end(make_bus: MakeBus) -> None:
     consumer.seek({PLACE: 1000})
     assert consumer.lag() == 0
     bus.publish(TOPIC, batch(7), key="k")
-    assert [number_of(r.value) for r in consumer.poll(9, 1)] == [7]
+    assert [number_of(r.value) for r in read(consumer, 1)] == [7]
 
 
 def test_whoever_has_state_is_told_which_partitions_are_its_own_and_says_where_to_begin(make_bus: MakeBus) -> None:
     """The first poll hands the partitions over, and reading begins where the owner of their state says."""
     bus = make_bus()
-    for number in range(5):
-        bus.publish(TOPIC, batch(number), key="k")
+    fill(bus)
 
     class Owner:
         places: tuple[TopicPartition, ...] = ()
@@ -134,11 +191,12 @@ def test_whoever_has_state_is_told_which_partitions_are_its_own_and_says_where_t
 
     owner = Owner()
     consumer = bus.consumer([TOPIC], "g", member="one", assignment=owner)
-    records: list[Record] = []
-    while not records:
-        records = consumer.poll(9, 1)
+    assert consumer.lag() > 0
+    records = read(consumer, 2)
     assert owner.places == (PLACE, TopicPartition(TOPIC, 1))
     assert [number_of(r.value) for r in records] == [3, 4]
+    assert consumer.lag() == 0
+    consumer.close()
 
 
 def test_partitions_are_apart(make_bus: MakeBus) -> None:
@@ -146,12 +204,26 @@ def test_partitions_are_apart(make_bus: MakeBus) -> None:
     bus = make_bus()
     bus.publish(TOPIC, batch(1), key="k", partition=0)
     bus.publish(TOPIC, batch(2), key="k", partition=1, headers={"producer": "p"})
+    bus.sync()
     assert bus.ends(TOPIC) == {PLACE: 1, TopicPartition(TOPIC, 1): 1}
     newest = bus.last(TOPIC, 1, "p")
     assert newest is not None
     assert newest.offset == 0
+    assert newest.headers == {"producer": "p"}
     assert bus.last(TOPIC, 0, "p") is None
     assert bus.last(TOPIC, 1, "p", since=1) is None
+
+
+def test_a_topic_exists_with_at_least_the_partitions_asked_for(make_bus: MakeBus) -> None:
+    """Making a topic twice is nothing, more partitions than it has are refused, an unknown topic is an error."""
+    bus = make_bus()
+    bus.create([Topic(TOPIC, 2), Topic(TOPIC, 1)])
+    with pytest.raises(ValueError, match=f"topic {TOPIC} has 2 partitions, 3 are asked for"):
+        bus.create([Topic(TOPIC, 3)])
+    with pytest.raises(KeyError, match="partition 2"):
+        bus.publish(TOPIC, batch(1), key="k", partition=2)
+    with pytest.raises(KeyError, match="create it first"):
+        bus.consumer(["local.shop.unknown"], "g")
 
 
 def test_a_closed_bus_wakes_whoever_waits(make_bus: MakeBus) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,22 +11,37 @@ from typing import Any
 import numpy as np
 import pytest
 
+from servers.elasticsearch import ElasticsearchServer
 from tidewarden.bus.port import TopicPartition
 from tidewarden.events import Alert, Anomaly, Rejection
 from tidewarden.frames import ABSENT, MISSING, Frame, NodeKey, RollupFrame, ScoreFrame, SeriesKey, SeriesTable
+from tidewarden.settings import ElasticsearchSettings
+from tidewarden.store.elasticsearch import ElasticsearchStore
 from tidewarden.store.embedded import EmbeddedStore
 from tidewarden.store.memory import MemoryStore
 from tidewarden.store.port import Acknowledgement, Query, Store, WriteBatch
 
 MINUTE = 60_000
+DAY = 1_440 * MINUTE  # a store may keep things by the day
 LATENCY = SeriesKey("shop", "eu", "n1", "latency_ms")
 ERRORS = SeriesKey("shop", "eu", "n1", "error_rate")
 OTHER = SeriesKey("bank", "us", "n9", "latency_ms")
 PLACE = TopicPartition("local.shop.readings", 0)
+NAMESPACES = itertools.count()
 
 
-@pytest.fixture(params=["memory", "embedded in memory", "embedded on disk"])
+@pytest.fixture(
+    params=[
+        "memory",
+        "embedded in memory",
+        "embedded on disk",
+        pytest.param("elasticsearch", marks=pytest.mark.elasticsearch),
+    ]
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "elasticsearch":
+        yield from elasticsearch_store(request.getfixturevalue("elasticsearch_server"))
+        return
     makers: dict[str, Callable[[], Store]] = {
         "memory": MemoryStore,
         "embedded in memory": lambda: EmbeddedStore(None),
@@ -33,6 +49,16 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     }
     made = makers[request.param]()
     yield made
+    made.close()
+
+
+def elasticsearch_store(server: ElasticsearchServer) -> Iterator[Store]:
+    """A store in a namespace of its own, where nothing is seen before it is asked for by `refresh_after_write`."""
+    settings = ElasticsearchSettings(url=server.url, prefix="suite")
+    made = ElasticsearchStore(settings, f"n{next(NAMESPACES)}", refresh_s=-1, refresh_after_write=True)
+    yield made
+    for stream in ("shop", "bank", "s"):
+        made.drop(stream)
     made.close()
 
 
@@ -288,19 +314,19 @@ def test_a_batch_that_cannot_be_written_changes_nothing(store: Store) -> None:
 
 def test_purge_removes_what_is_older_and_only_of_its_stream(store: Store) -> None:
     table = SeriesTable()
-    readings = frame(table, [(LATENCY, i * MINUTE, 1.0) for i in range(20)])
+    readings = frame(table, [(LATENCY, i * DAY, 1.0) for i in range(20)])
     batch = WriteBatch(
         "shop", readings=[readings], scores=[scores(readings)], rollups=[rollup(1, (NodeKey("shop", "", ""), 0.1))],
-        anomalies=[anomaly("old"), anomaly("new", end=30 * MINUTE)],
-        alerts=[alert("old"), alert("new", updated_at=30 * MINUTE)],
-        rejected=[rejection("old"), rejection("new", received_at=30 * MINUTE)],
+        anomalies=[anomaly("old"), anomaly("new", end=30 * DAY)],
+        alerts=[alert("old"), alert("new", updated_at=30 * DAY)],
+        rejected=[rejection("old"), rejection("new", received_at=30 * DAY)],
     )  # fmt: skip
     store.write(batch)
     store.write(WriteBatch("bank", readings=[readings]))
     assert store.counts() == {
         "readings": 40, "scores": 20, "rollups": 1, "anomalies": 2, "alerts": 2, "rejected": 2,
     }  # fmt: skip
-    edge = 15 * MINUTE
+    edge = 15 * DAY
     assert store.purge("readings", "shop", edge) == 15
     assert store.purge("scores", "shop", edge) == 15
     assert [store.purge(what, "shop", edge) for what in ("rollups", "anomalies", "alerts", "rejected")] == [1, 1, 1, 1]  # type: ignore[arg-type]
@@ -378,11 +404,11 @@ def test_threads_read_whole_batches_while_the_archive_writes(store: Store) -> No
     assert store.counts()["scores"] == 500
 
 
-def test_a_random_history_reads_the_same_from_both_stores(tmp_path: Path) -> None:
-    """The memory store is the slow oracle of the embedded one: 30 random questions, the same answers."""
+def test_a_random_history_reads_the_same_from_every_store(store: Store) -> None:
+    """The memory store is the slow oracle of the others: 30 random questions, the same answers."""
     rng = np.random.default_rng(5)
     table = SeriesTable(SeriesKey(t, c, n, m) for t in "ab" for c in "xy" for n in "12" for m in ("p", "q"))
-    both: list[Store] = [MemoryStore(), EmbeddedStore(tmp_path / "store.duckdb")]
+    both: list[Store] = [MemoryStore(), store]
     for round_ in range(5):
         rows = [(table[int(i)], round_ * 40 + at, float(rng.normal())) for at in range(40) for i in rng.permutation(16)]
         readings = frame(table, rows)
@@ -397,7 +423,6 @@ def test_a_random_history_reads_the_same_from_both_stores(tmp_path: Path) -> Non
     }  # fmt: skip
     for _ in range(30):
         query = Query(limit=10_000, **{name: values[rng.integers(len(values))] for name, values in choices.items()})
-        memory, embedded = (each.readings(query) for each in both)
-        assert memory.to_pylist() == embedded.to_pylist()
+        memory, other = (each.readings(query) for each in both)
+        assert memory.to_pylist() == other.to_pylist()
         assert both[0].series(query).to_pylist() == both[1].series(query).to_pylist()
-    both[1].close()

@@ -416,14 +416,14 @@ def _anomaly(state: str, revision: int) -> Anomaly:
 def test_the_service_answers_a_batch_with_one_list_of_alerts_and_counts_their_transitions() -> None:
     stream = MetricStream.model_validate({"metadata": {"name": "shop"}, "spec": {"tenants": ["shop"]}})
     telemetry = Telemetry()
-    service = AlertService("alert.few", _policy({"log": {}}), stream, telemetry)
+    service = AlertService(_policy({"log": {}}), stream, telemetry)
     assert service.handle(_record(AnomalyBatch(detector="d", anomalies=[], watermarks={"shop": T0}))) == []
     opened = AnomalyBatch(detector="d", anomalies=[_anomaly("open", 1)], watermarks={"shop": T0})
     [output] = service.handle(_record(opened, 1))
     assert (output.purpose, output.key, [a.state for a in output.value]) == ("alerts", "shop", ["firing"])
     assert telemetry.board.read()["policies"]["few"] == {"stream": "shop", "firing": 1, "pending": 0}
 
-    again = AlertService("alert.few", _policy({"log": {}}), stream, telemetry)
+    again = AlertService(_policy({"log": {}}), stream, telemetry)
     again.restore(service.snapshot())
     closed = AnomalyBatch(detector="d", anomalies=[_anomaly("closed", 2)], watermarks={"shop": T0 + 3_600_000})
     [output] = again.handle(_record(closed, 2))

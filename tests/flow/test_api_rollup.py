@@ -35,7 +35,7 @@ def test_at_every_closed_tick_the_tree_has_the_scores_that_the_service_published
         for n in range(3)
         for m in "pqr"[: n + 1]
     )
-    service = RollupService("rollup.d", DETECTOR, STREAM, table)
+    service = RollupService(DETECTOR, STREAM, table)
     store, telemetry = EmbeddedStore(None), Telemetry()
     for step in range(20):  # two readings a minute
         n = len(table)

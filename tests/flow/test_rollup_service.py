@@ -39,7 +39,7 @@ def resources(levels=("node", "cluster", "tenant")):
 
 
 def service_of(table, levels=("node", "cluster", "tenant")):
-    return RollupService("rollup.fast", *resources(levels), table)
+    return RollupService(*resources(levels), table)
 
 
 def scores_of(table, readings, detector="fast"):
@@ -284,10 +284,10 @@ def test_a_snapshot_of_another_detector_or_interval_is_refused():
     detector, stream = resources()
     hourly = stream.model_copy(update={"spec": stream.spec.model_copy(update={"interval": 3_600_000})})
     with pytest.raises(ValueError, match=r"interval_ms 60000, this rollup 3600000"):
-        RollupService("rollup.fast", detector, hourly, table).restore(state)
+        RollupService(detector, hourly, table).restore(state)
     patient = stream.model_copy(update={"spec": stream.spec.model_copy(update={"lateness": 600_000})})
     with pytest.raises(ValueError, match="lateness has changed"):
-        RollupService("rollup.fast", detector, patient, table).restore(state)
+        RollupService(detector, patient, table).restore(state)
 
 
 def test_a_snapshot_names_its_series_and_holds_no_pickle():

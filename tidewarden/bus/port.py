@@ -21,6 +21,14 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """What stands in a record's place of a value that cannot be read: whoever polls puts it aside and goes on."""
+
+    raw: bytes  # as it lies on the bus
+    reason: str  # for people: what is wrong with it
+
+
 @dataclass(slots=True, eq=False)
 class Record:
     """One record as it is read."""
@@ -29,7 +37,7 @@ class Record:
     partition: int
     offset: int
     key: str
-    value: Any  # Frame, ScoreFrame, RollupFrame, AnomalyBatch, list[Alert], list[Rejection]
+    value: Any  # Frame, ScoreFrame, RollupFrame, AnomalyBatch, list[Alert], list[Rejection], or Undecodable
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -64,10 +72,10 @@ class Consumer(Protocol):
         """Everything before these offsets is dealt with and need not be kept for this group."""
 
     def lag(self) -> int:
-        """Records published but not yet polled."""
+        """Records published but not yet polled; never 0 while there are any, or while that cannot be known."""
 
     def close(self) -> None:
-        """Leave; blocked publishers no longer wait for this reader."""
+        """Leave; blocked publishers no longer wait for this reader. The assignment is not told: this is its wish."""
 
 
 class Bus(Protocol):
@@ -84,8 +92,18 @@ class Bus(Protocol):
         key: str,
         partition: int = 0,
         headers: Mapping[str, str] | None = None,
-    ) -> int:
-        """Append and return the offset. Blocks while a reader is too far behind; never drops."""
+    ) -> int | None:
+        """Append; the offset where the bus knows it at once. Blocks while the bus is full; never drops.
+
+        What is published may be under way still: `sync` waits for it. Records of one partition keep their order.
+        Raises UndeliveredError where an earlier record cannot be delivered any more.
+        """
+
+    def sync(self) -> None:
+        """Wait until everything published by now is as safe as this bus makes it; UndeliveredError where it never is.
+
+        To be called before a snapshot is saved that assumes its outputs to be published.
+        """
 
     def consumer(
         self, topics: Sequence[str], group: str, *, member: str | None = None, assignment: Assignment | None = None
@@ -109,6 +127,10 @@ class Bus(Protocol):
 
     def close(self) -> None:
         """Wake everyone who waits, and release files."""
+
+
+class UndeliveredError(Exception):
+    """A record was published and refused for good: end the process, its next start publishes it again."""
 
 
 class BusClosedError(Exception):

@@ -43,10 +43,10 @@ class Rules(NamedTuple):
     min_deviation: float
 
     @classmethod
-    def of(cls, alerting: Alerting, interval_ms: int) -> Rules:
-        """The rules of a detector's alerting block."""
+    def of(cls, alerting: Alerting, interval_ms: int, budget_share: float = 1.0) -> Rules:
+        """The rules of a detector's alerting block, of whose budget this much is at hand."""
         threshold = DEFAULT_THRESHOLD if alerting.threshold is None else alerting.threshold
-        budget = 0.0 if alerting.budget is None else alerting.budget * interval_ms / DAY_MS
+        budget = 0.0 if alerting.budget is None else alerting.budget * budget_share * interval_ms / DAY_MS
         direction = {"up": 1, "down": -1, "both": 0}[alerting.direction]
         return cls(threshold * DECADES, budget, direction, alerting.min_deviation)
 

@@ -42,14 +42,20 @@ class ScorerConfig:
     interval_ms: int = 60_000
     lateness_ms: int = 60_000
     max_gap: int = 5
+    budget_share: float = 1.0  # of the detector's budget, where several scorers share its series
 
     @classmethod
-    def of(cls, detector: AnomalyDetector, stream: MetricStream) -> ScorerConfig:
-        """The configuration for a detector resource on its stream resource."""
+    def of(cls, detector: AnomalyDetector, stream: MetricStream, partitions: int = 1) -> ScorerConfig:
+        """The configuration for a detector resource on its stream resource, one scorer for each of ``partitions``.
+
+        The budget is shared evenly, because a scorer knows neither how many series the others have nor what they
+        have spent; so a detector of few nodes, all in one partition, stays below its budget.
+        """
         spec = stream.spec
         return cls(
-            detector.metadata.name, stream.metadata.name, detector.spec, spec.interval, spec.lateness_ms, spec.max_gap
-        )
+            detector.metadata.name, stream.metadata.name, detector.spec, spec.interval, spec.lateness_ms,
+            spec.max_gap, 1.0 / partitions,
+        )  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +73,23 @@ class Learning:
     n_learning: int
     n_ready: int
     warmup: int  # readings that a series needs
-    message: str
+    furthest: int = 0  # readings that the furthest of those that learn has
+
+    @property
+    def message(self) -> str:
+        """For people."""
+        if not self.n_learning and not self.n_ready:
+            return "waiting for the first reading"
+        if not self.n_learning:
+            return "ready"
+        message = f"learning, {self.furthest} of {self.warmup} readings"
+        return f"{self.n_learning} of {self.n_learning + self.n_ready} series {message}" if self.n_ready else message
+
+    def __add__(self, other: Learning) -> Learning:
+        return Learning(
+            self.n_learning + other.n_learning, self.n_ready + other.n_ready, self.warmup,
+            max(self.furthest, other.furthest),
+        )  # fmt: skip
 
 
 class Scorer:
@@ -87,7 +109,7 @@ class Scorer:
         self._silence = Silence((config.max_gap + 2) * config.interval_ms + config.lateness_ms)
         self._decisions = SeriesState(row=Column((DECISION_ROW,), np.float64))
         self._n_active = np.zeros(1, np.int64)
-        self._rules = Rules.of(spec.alerting, config.interval_ms)
+        self._rules = Rules.of(spec.alerting, config.interval_ms, config.budget_share)
         self._tracker = self._new_tracker()
 
     @property
@@ -116,16 +138,7 @@ class Scorer:
         seen = self._decisions["row"][: len(self._own), SEEN]
         warmup = self._model.warmup
         young = seen[seen < warmup]
-        n_ready = len(seen) - len(young)
-        if not len(seen):
-            message = "waiting for the first reading"
-        elif not len(young):
-            message = "ready"
-        else:
-            message = f"learning, {int(young.max())} of {warmup} readings"
-            if n_ready:
-                message = f"{len(young)} of {len(seen)} series {message}"
-        return Learning(len(young), n_ready, warmup, message)
+        return Learning(len(young), len(seen) - len(young), warmup, int(young.max()) if len(young) else 0)
 
     def score(self, frame: Frame) -> Scored:
         """Score readings in arrival order, then learn from them.

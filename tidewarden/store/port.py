@@ -69,7 +69,11 @@ class Store(Protocol):
     """A place to keep readings, scores, rollups, anomalies, alerts and rejections."""
 
     def write(self, batch: WriteBatch) -> None:
-        """Write all of ``batch`` or nothing. A newer revision of an anomaly or alert replaces the older one."""
+        """Write all of ``batch``. A newer revision of an anomaly or alert replaces the older one.
+
+        A batch that cannot be encoded changes nothing. Where a store has no transactions, one that failed half-way
+        (`StoreUnavailableError`) is written again whole, which changes nothing of what is there already.
+        """
 
     def offsets(self, stream: str) -> dict[TopicPartition, int]:
         """The offsets up to which this store covers the bus, for the archive to go on from."""
@@ -122,7 +126,10 @@ class Store(Protocol):
         """Rows of each kind in the store."""
 
     def purge(self, purpose: Purgeable, stream: str, before: int) -> int:
-        """Retention: remove what is older than ``before`` (ms since the epoch); how many rows went."""
+        """Retention: remove what is older than ``before`` (ms since the epoch); how many rows went.
+
+        A store may keep a row for longer than that, by at most the days that it keeps together.
+        """
 
     def close(self) -> None:
         """Flush and release."""
@@ -130,3 +137,10 @@ class Store(Protocol):
 
 class StoreError(Exception):
     """A store cannot be opened or used: says which, why, and the remedy."""
+
+
+class StoreUnavailableError(StoreError):
+    """A store is away, slow or too busy for now: nothing is wrong with what was asked; try again later.
+
+    After a `Store.write` that ended so, a part may have been written; the same batch again changes nothing of it.
+    """

@@ -26,12 +26,13 @@ from tidewarden.resources.loader import Bundle
 from tidewarden.sources import Source
 from tidewarden.store.embedded import EmbeddedStore
 from tidewarden.telemetry import Telemetry
-from tidewarden.topics import StreamTopics
+from tidewarden.topics import Purpose, StreamTopics
 from tidewarden_cli.local.crew import Crew
 from tidewarden_services.alert.notifier import Notifier
-from tidewarden_services.alert.service import AlertService
+from tidewarden_services.alert.service import AlertService, Lives
 from tidewarden_services.archive.service import ArchiveService
 from tidewarden_services.contract import Service
+from tidewarden_services.detect.board import DetectorBoard
 from tidewarden_services.detect.service import DetectService
 from tidewarden_services.ingest.making import Surroundings, make_source
 from tidewarden_services.ingest.service import IngestService
@@ -77,6 +78,7 @@ class LocalPipeline:
         telemetry: metrics and status board.
         clock: the wall clock, or a test's.
         snapshot_every_s: how often services take snapshots.
+        partitions: of each stream; one process needs one.
         secrets_dir: holds one folder for each Secret that a resource names.
     """
 
@@ -85,6 +87,7 @@ class LocalPipeline:
     telemetry: Telemetry = field(default_factory=Telemetry)
     clock: Clock = field(default_factory=SystemClock)
     snapshot_every_s: float = SNAPSHOT_EVERY_S
+    partitions: int = 1
     secrets_dir: Path | None = None
     table: SeriesTable = field(default_factory=SeriesTable)
     crew: Crew = field(default_factory=Crew)
@@ -110,8 +113,11 @@ class LocalPipeline:
 
     @property
     def topics(self) -> dict[str, StreamTopics]:
-        """Topics of each stream; one process needs one partition."""
-        return {s.metadata.name: StreamTopics(s.metadata.namespace, s.metadata.name) for s in self.bundle.streams}
+        """Topics of each stream."""
+        return {
+            s.metadata.name: StreamTopics(s.metadata.namespace, s.metadata.name, self.partitions)
+            for s in self.bundle.streams
+        }
 
     @property
     def resources(self) -> list[AnyResource]:
@@ -199,7 +205,12 @@ class LocalPipeline:
         topics = self.topics[stream.metadata.name]
         for policy in self._of_stream(self.bundle.policies, stream):
             name = policy.metadata.name
-            self._add_service(AlertService(f"alert.{name}", policy, stream, self.telemetry), stream)
+            lives: Lives = {}
+
+            def alert(partition: int, policy: AlertPolicy = policy, lives: Lives = lives) -> AlertService:
+                return AlertService(policy, stream, self.telemetry, partition=partition, lives=lives)
+
+            self._add_service(f"alert.{name}", AlertService.reads, alert, stream)
             load, save = self._state_of(f"notify.{name}")
             notifier = Notifier(
                 f"notify.{name}",
@@ -220,28 +231,45 @@ class LocalPipeline:
     def _add_detector(self, detector: AnomalyDetector, stream: MetricStream) -> None:
         name = detector.metadata.name
         if detector.spec.rollup:
-            self._add_service(RollupService(f"rollup.{name}", detector, stream, self.table), stream)
+
+            def rollup(_: int) -> RollupService:
+                return RollupService(detector, stream, self.table)
+
+            self._add_service(f"rollup.{name}", RollupService.reads, rollup, stream)
         latency = self.telemetry.score_latency.labels(stream.metadata.name, name)
 
         def published(record: Record) -> None:
             if "arrived" in record.headers:
-                latency.observe(max(0.0, self.clock.monotonic() - float(record.headers["arrived"])))
+                latency.observe(max(0.0, self.clock.now_ms() / 1000 - float(record.headers["arrived"])))
 
-        service = DetectService(detector, stream, self.table, self.telemetry, self.clock)
-        self._add_service(service, stream, on_published=published)
+        board = DetectorBoard(detector, stream, self.telemetry, self.clock)
+
+        def detect(partition: int) -> DetectService:
+            return DetectService(
+                detector, stream, self.table, self.telemetry, self.clock,
+                partition=partition, partitions=self.partitions, board=board,
+            )  # fmt: skip
+
+        self._add_service(f"detect.{name}", DetectService.reads, detect, stream, on_published=published)
 
     def _add_service(
-        self, service: Service, stream: MetricStream, on_published: Callable[[Record], None] = lambda _: None
+        self,
+        name: str,
+        reads: Purpose,
+        make_service: Callable[[int], Service],
+        stream: MetricStream,
+        on_published: Callable[[Record], None] = lambda _: None,
     ) -> None:
         self._stages.append(
             Runner(
-                service,
+                name,
+                reads,
+                make_service,
                 stream=self.topics[stream.metadata.name],
                 bus=self.bus,
                 state=self._state,
                 telemetry=self.telemetry,
                 clock=self.clock,
-                sync=self.bus.sync,
                 on_published=on_published,
                 snapshot_every_s=self.snapshot_every_s,
             )

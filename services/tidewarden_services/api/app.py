@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from starlette.staticfiles import StaticFiles
 from tidewarden.bus.port import Bus
 from tidewarden.clock import Clock
 from tidewarden.resources import AnyResource
+from tidewarden.status import Figures
 from tidewarden.store.port import Store
-from tidewarden.telemetry import StatusBoard, Telemetry
+from tidewarden.telemetry import Telemetry, figures_of
 from tidewarden.topics import StreamTopics
 from tidewarden_services.api import documents, problems
 from tidewarden_services.api.alerts import router as alert_routes
 from tidewarden_services.api.anomalies import router as anomaly_routes
-from tidewarden_services.api.context import ApiContext
+from tidewarden_services.api.context import ApiContext, ReadableBoard
 from tidewarden_services.api.guard import Guard
 from tidewarden_services.api.live import Live
 from tidewarden_services.api.readings import router as reading_routes
@@ -37,13 +39,14 @@ def create_app(
     store: Store,
     bus: Bus,
     topics_by_stream: Mapping[str, StreamTopics],
-    board: StatusBoard,
+    board: ReadableBoard,
     telemetry: Telemetry,
     resources: Sequence[AnyResource],
     clock: Clock,
     extra_routers: Sequence[APIRouter] = (),
     page: Path | None = PAGE,
     hosts: Collection[str] = (),
+    figures: Callable[[], Figures] | None = None,
 ) -> FastAPI:
     """The HTTP application of one process.
 
@@ -58,8 +61,10 @@ def create_app(
         extra_routers: routers of other rooms, such as the push sources.
         page: folder with ``index.html`` and what it loads; None: no page.
         hosts: names under which this server may be called; empty: any.
+        figures: running totals of all processes whose board this is; None: those of ``telemetry``.
     """
-    context = ApiContext(store, bus, topics_by_stream, board, telemetry, resources, clock, clock.monotonic())
+    figures = figures or partial(figures_of, telemetry)
+    context = ApiContext(store, bus, topics_by_stream, board, telemetry, figures, resources, clock, clock.monotonic())
     statistics = Statistics(context)
     live = Live(context, statistics)
 

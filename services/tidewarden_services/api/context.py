@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from fastapi import Depends
@@ -14,9 +14,17 @@ from starlette.responses import Response
 from tidewarden.bus.port import Bus
 from tidewarden.clock import Clock
 from tidewarden.resources import AnyResource, MetricStream
+from tidewarden.status import Board, Figures
 from tidewarden.store.port import Store
-from tidewarden.telemetry import StatusBoard, Telemetry
+from tidewarden.telemetry import Telemetry
 from tidewarden.topics import StreamTopics
+
+
+class ReadableBoard(Protocol):
+    """What is said of each component: this process's own board, or that of all pods of a namespace."""
+
+    def read(self) -> Board:
+        """A copy of everything."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,8 +34,9 @@ class ApiContext:
     store: Store
     bus: Bus
     topics_by_stream: Mapping[str, StreamTopics]
-    board: StatusBoard
+    board: ReadableBoard
     telemetry: Telemetry
+    figures: Callable[[], Figures]  # of everything that the board tells of
     resources: Sequence[AnyResource]
     clock: Clock
     started: float  # seconds on the clock's monotonic scale

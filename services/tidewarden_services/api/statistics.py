@@ -9,10 +9,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.samples import Sample
-
-from tidewarden.telemetry import RateMeter
+from tidewarden.status import Figures
+from tidewarden.telemetry import RateMeter, by_label
 from tidewarden_services.api.context import ApiContext
 
 VERSION = importlib.metadata.version("tidewarden")
@@ -27,46 +25,42 @@ class Statistics:
         self._context = context
         self._meter = RateMeter()
         self._rate = 0.0
-        self._latencies: deque[dict[float, float]] = deque(maxlen=LATENCY_WINDOW)
+        self._latencies: deque[dict[str, float]] = deque(maxlen=LATENCY_WINDOW)
         self._lock = threading.Lock()
 
     def tick(self) -> None:
         """Note the running totals; the rates that `read` reports lie between ticks."""
-        telemetry = self._context.telemetry
-        total = _total(telemetry.readings)
-        buckets = _buckets(telemetry.score_latency)
+        figures = self._context.figures()
         with self._lock:
-            self._rate = self._meter.mark(total, self._context.clock.monotonic())
-            self._latencies.append(buckets)
+            self._rate = self._meter.mark(figures.readings, self._context.clock.monotonic())
+            self._latencies.append(figures.latency)
 
     def read(self) -> dict[str, Any]:
         """The document of ``GET /api/statistics``."""
-        context, telemetry = self._context, self._context.telemetry
+        context, figures = self._context, self._context.figures()
         board = context.board.read()
         anomalies, alerts = context.store.states("anomalies"), context.store.states("alerts")
         with self._lock:
             rate, oldest = self._rate, (self._latencies[0] if len(self._latencies) == LATENCY_WINDOW else {})
-        now = _buckets(telemetry.score_latency)
-        window = {le: count - oldest.get(le, 0.0) for le, count in now.items()}
+        # A pod that has gone takes its counts along: never less than nothing.
+        window = {float(le): max(0.0, count - oldest.get(le, 0.0)) for le, count in figures.latency.items()}
         sources = [self._source(name, facts) for name, facts in sorted(board.get("sources", {}).items())]
-        rejected = _larger(
-            _by_label(telemetry.rejected, "reason"), _added(source["rejected_by_reason"] for source in sources)
-        )
+        rejected = _larger(figures.rejected_by_reason, _added(source["rejected_by_reason"] for source in sources))
         return {
             "at": context.clock.now_ms(),
             "uptime_s": round(context.clock.monotonic() - context.started, 3),
             # Sources remember their counts over a restart, counters do not, but those are never behind.
-            "readings": max(int(_total(telemetry.readings)), sum(source["accepted"] for source in sources)),
+            "readings": max(figures.readings, sum(source["accepted"] for source in sources)),
             "readings_per_second": round(rate, 1),
             "rejected": sum(rejected.values()),
             "rejected_by_reason": rejected,
-            "late": max(int(_total(telemetry.late)), sum(source["late"] for source in sources)),
-            "scored": int(_total(telemetry.scored)),
+            "late": max(figures.late, sum(source["late"] for source in sources)),
+            "scored": figures.scored,
             "anomalies": sum(anomalies.values()),
             "anomalies_open": anomalies.get("open", 0),
             "alerts": sum(alerts.values()),
             "alerts_firing": alerts.get("firing", 0),
-            "lag_records": int(_total(telemetry.lag)),
+            "lag_records": sum(figures.lag.values()),
             "latency_ms": {"p50": _quantile_ms(window, 0.5), "p99": _quantile_ms(window, 0.99)},
             "sources": sources,
             "detectors": [_named(name, _DETECTOR, facts) for name, facts in sorted(board.get("detectors", {}).items())],
@@ -74,7 +68,7 @@ class Statistics:
                 _named(name, _SIMULATION, facts) for name, facts in sorted(board.get("simulations", {}).items())
             ],
             "policies": [_named(name, {}, facts) for name, facts in sorted(board.get("policies", {}).items())],
-            "services": self._services(board.get("services", {})),
+            "services": self._services(board.get("services", {}), figures),
             "store": context.store.counts(),
         }
 
@@ -83,15 +77,15 @@ class Statistics:
         if "lag_seconds" in said:
             said["lag_s"] = said.pop("lag_seconds")
         if said["rejected_by_reason"] is None:
-            said["rejected_by_reason"] = _by_label(
+            said["rejected_by_reason"] = by_label(
                 self._context.telemetry.rejected, "reason", stream=said["stream"], source=said["name"]
             )
         return said
 
-    def _services(self, said: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    @staticmethod
+    def _services(said: dict[str, dict[str, Any]], figures: Figures) -> list[dict[str, Any]]:
         """What the runtimes count of each service, and what it says of itself."""
-        lag = _by_label(self._context.telemetry.lag, "service")
-        handled = _by_label(self._context.telemetry.handled, "service")
+        lag, handled = figures.lag, figures.handled
         names = sorted({*lag, *handled, *said})
         return [
             _named(
@@ -143,22 +137,6 @@ def _named(name: str, defaults: dict[str, Any], facts: dict[str, Any]) -> dict[s
     return {"name": name, **defaults, **facts}
 
 
-def _samples(metric: Counter | Gauge | Histogram, suffix: str) -> Iterable[Sample]:
-    return (sample for family in metric.collect() for sample in family.samples if sample.name.endswith(suffix))
-
-
-def _total(metric: Counter | Gauge) -> float:
-    return sum(sample.value for sample in _samples(metric, "_total" if isinstance(metric, Counter) else ""))
-
-
-def _by_label(metric: Counter | Gauge, label: str, **only: str | None) -> dict[str, int]:
-    totals: dict[str, int] = {}
-    for sample in _samples(metric, "_total" if isinstance(metric, Counter) else ""):
-        if all(sample.labels.get(name) == value for name, value in only.items()):
-            totals[sample.labels[label]] = totals.get(sample.labels[label], 0) + int(sample.value)
-    return totals
-
-
 def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     total: Counts[str] = Counts()
     for each in counts:
@@ -168,15 +146,6 @@ def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 def _larger(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     return {reason: max(one.get(reason, 0), other.get(reason, 0)) for reason in sorted({*one, *other})}
-
-
-def _buckets(histogram: Histogram) -> dict[float, float]:
-    """Cumulative counts by upper bound in seconds, all label sets together."""
-    totals: dict[float, float] = {}
-    for sample in _samples(histogram, "_bucket"):
-        bound = float(sample.labels["le"])
-        totals[bound] = totals.get(bound, 0.0) + sample.value
-    return totals
 
 
 def _quantile_ms(buckets: dict[float, float], q: float) -> float | None:

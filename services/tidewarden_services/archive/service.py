@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tidewarden.bus.port import Record, TopicPartition
+from tidewarden.bus.port import Record, TopicPartition, Undecodable
 from tidewarden.events import Alert, AnomalyBatch, Rejection
 from tidewarden.frames import Frame, RollupFrame, ScoreFrame
 from tidewarden.resources import MetricStream
@@ -64,6 +64,8 @@ class ArchiveService:
 
     def _collect(self, value: Any, topic: str) -> None:
         batch = self._batch
+        if isinstance(value, Undecodable) or (isinstance(value, Frame | ScoreFrame) and len(value) == 0):
+            return  # a runner has put it aside (`runtime.py`); or only time, for those who wait for it
         if isinstance(value, Frame):
             if self._spec.readings:
                 batch.readings.append(value)

@@ -2,57 +2,87 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import msgspec
 import numpy as np
 
 from tidewarden.bus.port import Record
 from tidewarden.clock import Clock
-from tidewarden.events import AnomalyBatch
+from tidewarden.events import Anomaly, AnomalyBatch
 from tidewarden.frames import Frame, IntArray, ScoreFrame, SeriesTable
 from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
 from tidewarden.telemetry import Telemetry
 from tidewarden.topics import Purpose
 from tidewarden_services.contract import Output
+from tidewarden_services.detect.board import DetectorBoard
 
-_POST_EVERY_S = 0.25  # people read the board; more often costs more than it says
+NEVER = -(2**63)
 
 
 class _Snapshot(msgspec.Struct):
     version: int
     watermarks: dict[str, int]
     scorer: bytes
+    time: dict[str, int] = {}
 
 
 class DetectService:
-    """One AnomalyDetector over one stream.
+    """One AnomalyDetector over one partition of one stream.
 
-    Scores of a frame are published under the frame's own key, so they keep its partition and order.
-    An anomaly batch goes out when there is an anomaly, and when time has moved on by an interval, so
-    that the alert service can let alerts resolve while all is calm.
+    Scores and anomalies are cut by tenant, which is what everything that follows is keyed by. An anomaly
+    batch of a tenant goes out when there is an anomaly of it, and when its time has moved on by an interval,
+    so that the alert service can let alerts resolve while all is calm; where the stream has several
+    partitions, a frame of scores goes out then, too, even an empty one, because whoever merges the
+    partitions waits for each of them.
+
+    The instance's time of a tenant is the newest of its own scores and of what ingest says of the other
+    partitions (header ``time``). Each source says how far *it* has come, and the newest counts. Which
+    source was first on the topic is chance, but it is written down there: the order of the partition's records
+    is fixed, so a replay sees the same maximum after each of them. (Were the sources to tell each other
+    their times before publishing, a source replayed after a kill would say something else the second time.)
+
+    Args:
+        detector: what to watch and how.
+        stream: whose readings.
+        table: the process's series.
+        telemetry: counters and the status board.
+        clock: for how often the board is told.
+        partition: of the readings, whose instance this is.
+        partitions: of the stream, which share the detector's budget.
+        board: shared by the instances of this detector in the process.
     """
 
-    inputs: tuple[Purpose, ...] = ("readings",)
+    reads: Purpose = "readings"
 
     def __init__(
-        self, detector: AnomalyDetector, stream: MetricStream, table: SeriesTable, telemetry: Telemetry, clock: Clock
+        self,
+        detector: AnomalyDetector,
+        stream: MetricStream,
+        table: SeriesTable,
+        telemetry: Telemetry,
+        clock: Clock,
+        *,
+        partition: int = 0,
+        partitions: int = 1,
+        board: DetectorBoard | None = None,
     ) -> None:
-        self.name = f"detect.{detector.metadata.name}"
         self._detector = detector.metadata.name
         self._stream = stream.metadata.name
         self._interval_ms = stream.spec.interval
+        self._partition = partition
+        self._partitions = partitions
         self._table = table
         self._telemetry = telemetry
-        self._clock = clock
-        self._scorer = Scorer(ScorerConfig.of(detector, stream), table)
-        self._alerting = detector.spec.alerting
-        self._model = detector.spec.model.kind
+        self._scorer = Scorer(ScorerConfig.of(detector, stream, partitions), table)
         self._scored = telemetry.scored.labels(self._stream, self._detector)
         self._tenants: list[str] = []
         self._tenant_of: IntArray = np.zeros(0, np.int32)
-        self._watermarks: dict[str, int] = {}
-        self._posted_at = 0.0
-        self.post()
+        self._time: dict[str, int] = {}  # tenant → ms: how far it has come
+        self._watermarks: dict[str, int] = {}  # tenant → ms: the same when it was last told
+        self._board = DetectorBoard(detector, stream, telemetry, clock) if board is None else board
+        self._board.show(partition, self._scorer)
 
     def handle(self, record: Record) -> list[Output]:
         """Score one frame of readings."""
@@ -60,71 +90,86 @@ class DetectService:
         assert isinstance(frame, Frame)
         scored = self._scorer.score(frame)
         scores, anomalies = scored.scores, scored.anomalies
-        self.post()
-        if not len(scores):
-            return []
-        advanced = self._advance(scores)
+        self._board.post()
+        self._meet_tenants()
+        self._observe(scores, record.headers.get("time"))
+        advanced = self._advance(ended=len(frame) == 0)
         if advanced:
             owed = self._scorer.advance(self._watermarks)
             scores, anomalies = ScoreFrame.concat([scores, owed.scores]), anomalies + owed.anomalies
         self._scored.inc(len(scores))
-        for anomaly in anomalies:
-            if anomaly.revision == 1:
-                self._telemetry.anomalies.labels(self._stream, self._detector, anomaly.kind).inc()
-        outputs = [Output("scores", record.key, scores)]
-        if anomalies or advanced:
-            batch = AnomalyBatch(detector=self._detector, anomalies=anomalies, watermarks=dict(self._watermarks))
-            outputs.append(Output("anomalies", record.key, batch))
-        return outputs
+        opened = [anomaly for anomaly in anomalies if anomaly.revision == 1]
+        for anomaly in opened:
+            self._telemetry.anomalies.labels(self._stream, self._detector, anomaly.kind).inc()
+        if opened:
+            self._board.opened(len(opened))
+        return self._say(scores, anomalies, advanced)
 
     def snapshot(self) -> bytes:
         """State of model, calibration, thresholds and open anomalies, and how far time had come."""
-        return msgspec.msgpack.encode(_Snapshot(1, self._watermarks, self._scorer.snapshot()))
+        return msgspec.msgpack.encode(_Snapshot(1, self._watermarks, self._scorer.snapshot(), self._time))
 
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot; ValueError says what does not fit."""
         snapshot = msgspec.msgpack.decode(state, type=_Snapshot)
         self._watermarks = snapshot.watermarks
+        self._time = {**snapshot.watermarks, **snapshot.time}
         self._scorer.restore(snapshot.scorer)
-        self.post(force=True)
+        self._board.post(force=True)
 
-    def post(self, *, force: bool = False) -> None:
-        """Tell the status board how far the model is; at most a few times a second."""
-        now = self._clock.monotonic()
-        if not force and now - self._posted_at < _POST_EVERY_S:
-            return
-        self._posted_at = now
-        learning = self._scorer.learning()
-        self._telemetry.model_series.labels(self._stream, self._detector, "learning").set(learning.n_learning)
-        self._telemetry.model_series.labels(self._stream, self._detector, "ready").set(learning.n_ready)
-        self._telemetry.model_bytes.labels(self._stream, self._detector).set(self._scorer.state_bytes)
-        self._telemetry.board.post(
-            "detectors",
-            self._detector,
-            stream=self._stream,
-            model=self._model,
-            series=self._scorer.n_series,
-            learning=learning.n_learning,
-            ready=learning.n_ready,
-            warmup=learning.warmup,
-            message=learning.message,
-            state_bytes=self._scorer.state_bytes,
-            threshold=self._alerting.threshold,
-            budget_per_day=self._alerting.budget,
-        )
+    def close(self) -> None:
+        """Let go: the status board no longer counts this instance."""
+        self._board.hide(self._partition)
 
-    def _advance(self, scores: ScoreFrame) -> bool:
-        """Move the tenants' watermarks on; true if one has moved by an interval since it was last told."""
+    def _meet_tenants(self) -> None:
+        """Number the tenants of series that the table has learned since."""
         new = [self._table[series].tenant for series in range(len(self._tenant_of), len(self._table))]
         if new:
             self._tenants += sorted(set(new) - set(self._tenants))
             numbers = {tenant: number for number, tenant in enumerate(self._tenants)}
             self._tenant_of = np.concatenate([self._tenant_of, np.array([numbers[t] for t in new], np.int32)])
-        newest = np.full(len(self._tenants), np.iinfo(np.int64).min)
+
+    def _observe(self, scores: ScoreFrame, told: str | None) -> None:
+        """Let the tenants' time come as far as these scores, and as far as ingest says."""
+        newest = np.full(len(self._tenants), NEVER)
         np.maximum.at(newest, self._tenant_of[scores.series], scores.timestamp)
-        advanced = False
-        for tenant, at in zip(self._tenants, newest.tolist(), strict=True):
-            if at >= self._watermarks.get(tenant, np.iinfo(np.int64).min) + self._interval_ms:
-                self._watermarks[tenant] = at
-                advanced = True
+        times = dict(zip(self._tenants, newest.tolist(), strict=True))
+        for tenant, at in msgspec.json.decode(told, type=dict[str, int]).items() if told is not None else ():
+            times[tenant] = max(at, times.get(tenant, NEVER))
+        for tenant, at in times.items():
+            if at > self._time.get(tenant, NEVER):
+                self._time[tenant] = at
+
+    def _advance(self, *, ended: bool) -> set[str]:
+        """Tenants whose time has moved by an interval since it was last told, or at all where nothing more comes."""
+        step = 1 if ended else self._interval_ms
+        advanced = {tenant for tenant, at in self._time.items() if at >= self._watermarks.get(tenant, NEVER) + step}
+        self._watermarks |= {tenant: self._time[tenant] for tenant in advanced}
         return advanced
+
+    def _say(self, scores: ScoreFrame, anomalies: list[Anomaly], advanced: set[str]) -> list[Output]:
+        """Scores and anomalies by tenant, tenants by name."""
+        number = self._tenant_of[scores.series]
+        present = np.unique(number)
+        frames = {self._tenants[present[0]]: scores} if len(present) == 1 else {}
+        if len(present) > 1:
+            frames = {self._tenants[n]: scores.take(number == n) for n in present.tolist()}
+        batches: dict[str, list[Anomaly]] = defaultdict(list)
+        for anomaly in anomalies:
+            batches[anomaly.tenant].append(anomaly)
+        outputs: list[Output] = []
+        for tenant in sorted({*frames, *batches, *advanced}):
+            time = self._time[tenant]
+            frame = frames.get(tenant)
+            if frame is None and tenant in advanced and self._partitions > 1:
+                frame = scores.take(slice(0, 0))
+            if frame is not None:
+                outputs.append(Output("scores", tenant, frame, time))
+            if tenant in advanced or tenant in batches:
+                batch = AnomalyBatch(
+                    detector=self._detector,
+                    anomalies=batches.get(tenant, []),
+                    watermarks={tenant: self._watermarks[tenant]},
+                )
+                outputs.append(Output("anomalies", tenant, batch, time))
+        return outputs

@@ -4,15 +4,19 @@ Order of work for each batch, and why a kill at any point changes nothing:
 
 1. validate; this changes the validator's memory and the counts;
 2. publish the rejections, then the accepted readings, one record a partition, each with the batch's
-   position in its headers;
+   position in its headers; where there are several partitions, also with the time of each tenant, and where that
+   has moved on by an interval, those partitions that got no reading get an empty frame with it (`times.py`);
 3. tell the source how its batch fared (a push source answers its clients now, not earlier);
 4. about once a second save position, validator, counts and what was published, together.
 
 A new process restores (4) and asks the source for everything after that position. Batches that the
-topics already hold, known by the position in the newest record of this producer, are validated again,
+topics already hold, known by the position in the newest record of this producer since (4), are validated again,
 which brings memory and counts to where they were, but not published again. A source that cuts its batches
 by chance is told where those ended that the topics hold. The first save comes before the first publish, so
 the instant against which "the future" is judged is the same in every run.
+
+When a source has ended, every partition is told that its time is past the last reading, so that nobody
+waits for more. That record has a producer name of its own: it answers no position.
 
 A push source has no positions and cannot repeat itself: what it published after the last save is read
 back from the topic instead.
@@ -29,7 +33,7 @@ import msgspec
 import numpy as np
 import structlog
 
-from tidewarden.bus.port import Bus, BusClosedError, TopicPartition
+from tidewarden.bus.port import Bus, BusClosedError, Record, TopicPartition
 from tidewarden.clock import Clock
 from tidewarden.events import Rejection
 from tidewarden.frames import Frame, IntArray, SeriesTable
@@ -38,6 +42,7 @@ from tidewarden.sources import Batch, CuttingSource, ReportingSource, Source, So
 from tidewarden.telemetry import Telemetry
 from tidewarden.topics import Purpose, StreamTopics, partition_of
 from tidewarden_services.ingest.statistics import SourceStatistics
+from tidewarden_services.ingest.times import TenantTimes
 from tidewarden_services.ingest.validate import Rejections, Validator, Verdict
 
 SAVE_EVERY_S = 1.0  # what a restart has to validate again at most
@@ -66,7 +71,10 @@ class IngestState(msgspec.Struct, kw_only=True):
     validator: bytes
     counts: dict[str, Any]
     published: dict[str, str]  # topic/partition → position of the newest record there
-    ends: dict[str, int]  # topic/partition of readings → offset after the newest record
+    ends: dict[str, int]  # topic/partition → where to look for what was published later
+    newest: dict[str, int] = {}  # tenant → ms, see `TenantTimes`
+    told: dict[str, int] = {}
+    ended_after: str | None = None  # position after which every partition was told that the source has ended
 
 
 class IngestService:
@@ -83,6 +91,8 @@ class IngestService:
         load_state: the bytes given to ``save_state`` last, or None.
         save_state: keeps bytes; called about once a second and at the end.
         sync: forces the bus to the disk before each save, where there is one.
+        before_answer: called before whoever pushed a batch is told that it is on the bus; for a bus whose
+            `publish` returns earlier than that.
     """
 
     def __init__(
@@ -97,6 +107,7 @@ class IngestService:
         load_state: Callable[[], bytes | None],
         save_state: Callable[[bytes], None],
         sync: Callable[[], None] = lambda: None,
+        before_answer: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = f"ingest.{stream.metadata.name}.{source.name}"
         self.error: str | None = None
@@ -110,6 +121,7 @@ class IngestService:
         self._load_state = load_state
         self._save_state = save_state
         self._sync = sync
+        self._before_answer = before_answer
         # A simulation may run ahead of the clock; whatever else does has its clock wrong.
         self._validator = Validator(stream, table, clock, check_future=source.kind != "simulation")
         self._rejections = Rejections(stream.metadata.name, source.name)
@@ -119,6 +131,9 @@ class IngestService:
         self._sequence = 0
         self._published: dict[TopicPartition, str] = {}
         self._skip_to: dict[TopicPartition, str] = {}
+        self._looked_from: dict[str, int] = {}
+        self._times = TenantTimes(stream.spec.interval)
+        self._ended_after: str | None = None
         self._partition_of_node: IntArray = np.zeros(0, np.int32)
         self._next_save = 0.0
         self._ended = False
@@ -170,6 +185,8 @@ class IngestService:
                 break
         else:
             self._ended = not stop.is_set()
+            if self._ended and not self._skip_to:
+                self._publish_end()
         if self._ended and self._skip_to:
             place, position = next(iter(self._skip_to.items()))
             raise SourceError(
@@ -191,6 +208,7 @@ class IngestService:
         if batch.position is not None:
             self._position = batch.position
         if isinstance(self._source, AnsweringSource):
+            self._before_answer()
             self._source.settled(batch, verdict, rejections)
 
     def _publish_all(self, batch: Batch, accepted: Frame, rejections: list[Rejection]) -> bool:
@@ -203,11 +221,33 @@ class IngestService:
         if rejections:
             published |= self._publish("rejected", 0, rejections, headers)
         if len(accepted):
-            for partition, frame in self._parts(accepted):
+            parts = self._parts(accepted)
+            if self._topics.partitions > 1:
+                if self._times.observe(accepted):
+                    nothing = Frame.empty(self._table)
+                    parts = {p: parts.get(p, nothing) for p in range(self._topics.partitions)}
+                headers["time"] = self._times.header()
+            for partition, frame in parts.items():
                 published |= self._publish("readings", partition, frame, headers)
         for place in [place for place, position in self._skip_to.items() if position == batch.position]:
             del self._skip_to[place]  # its readings there came in an earlier batch, where this run cut differently
         return published or waiting == 0
+
+    def _publish_end(self) -> None:
+        """Tell every partition that nothing older than a millisecond from now will come of this source."""
+        if self._topics.partitions == 1 or not self._times.newest:
+            return
+        readings, producer, position = self._topics.name("readings"), f"{self.name}.end", self._position or ""
+        if position == self._ended_after:
+            return
+        headers = {"producer": producer, "source": self._source.name, "time": self._times.header(1), "after": position}
+        for partition in range(self._topics.partitions):
+            since = self._looked_from.get(f"{readings}/{partition}", 0)
+            told = self._bus.last(readings, partition, producer, since)
+            if told is None or told.headers.get("after") != position:
+                nothing = Frame.empty(self._table)
+                self._bus.publish(readings, nothing, key=self._source.name, partition=partition, headers=headers)
+        self._ended_after = position
 
     def _publish(
         self, purpose: Purpose, partition: int, value: Frame | list[Rejection], headers: dict[str, str]
@@ -223,18 +263,18 @@ class IngestService:
             self._published[place] = position
         return True
 
-    def _parts(self, frame: Frame) -> list[tuple[int, Frame]]:
+    def _parts(self, frame: Frame) -> dict[int, Frame]:
         """The frame cut by partition, so that a node's readings stay together and in order."""
         partitions = self._topics.partitions
         if partitions == 1:
-            return [(0, frame)]
+            return {0: frame}
         nodes = self._table.nodes
         known = len(self._partition_of_node)
         if len(nodes) > known:
             new = [partition_of(nodes[node], partitions) for node in range(known, len(nodes))]
             self._partition_of_node = np.concatenate([self._partition_of_node, np.asarray(new, np.int32)])
         of_row = self._partition_of_node[self._table.node_of[frame.series]]
-        return [(int(p), frame.take(of_row == p)) for p in np.unique(of_row)]
+        return {int(p): frame.take(of_row == p) for p in np.unique(of_row)}
 
     # --- across restarts -------------------------------------------------------------------------
 
@@ -248,21 +288,26 @@ class IngestService:
     def _restore(self) -> None:
         saved = self._load_state()
         state = None if saved is None else _decode(saved)
-        before = {} if state is None else state.published
-        for place in self._places():
-            newest = self._bus.last(place.topic, place.partition, self.name)
-            position = None if newest is None else newest.headers.get("position")
-            if position is None:
-                continue
-            self._published[place] = position
-            if position != before.get(_text(place)):
-                self._skip_to[place] = position
-        if state is None:
+        if state is None:  # the first save comes before the first publish, so nothing of ours is on the topics
+            self._looked_from = self._ends()
             return
+        self._looked_from = state.ends
+        for place in self._places():
+            newest = self._bus.last(place.topic, place.partition, self.name, state.ends.get(_text(place), 0))
+            position = None if newest is None else newest.headers.get("position")
+            before = state.published.get(_text(place))
+            if position is None and before is not None:
+                self._published[place] = before
+            elif position is not None:
+                self._published[place] = position
+                if position != before:
+                    self._skip_to[place] = position
         self._validator.restore(state.validator)
         self._statistics.load(state.counts)
         self._position = state.position
         self._began_ms = state.began_ms
+        self._times.newest, self._times.told = state.newest, state.told
+        self._ended_after = state.ended_after
         if state.position is None:
             self._catch_up(state)
         log.info("restored", service=self.name, position=self._position, published_ahead=bool(self._skip_to))
@@ -280,11 +325,22 @@ class IngestService:
             while consumer.lag() > 0:
                 for record in consumer.poll(CATCH_UP_RECORDS, 0.1):
                     if record.headers.get("producer") == self.name and "position" not in record.headers:
-                        self._validator.advance(record.value)
-                        self._statistics.accepted += len(record.value)
-                        self._statistics.saw(int(record.value.timestamp.max()))
+                        self._again(record)
         finally:
             consumer.close()
+
+    def _again(self, record: Record) -> None:
+        """Take in what an earlier process has published already."""
+        if "time" in record.headers:
+            self._times.hear(msgspec.json.decode(record.headers["time"], type=dict[str, int]))
+        if isinstance(record.value, Frame) and len(record.value):
+            self._validator.advance(record.value)
+            self._statistics.accepted += len(record.value)
+            self._statistics.saw(int(record.value.timestamp.max()))
+
+    def _ends(self) -> dict[str, int]:
+        topics = {place.topic for place in self._places()}
+        return {_text(place): end for topic in topics for place, end in self._bus.ends(topic).items()}
 
     def _save(self) -> None:
         self._sync()
@@ -297,7 +353,11 @@ class IngestService:
             validator=self._validator.snapshot(),
             counts=self._statistics.save(),
             published=published,
-            ends={_text(place): end for place, end in self._bus.ends(self._topics.name("readings")).items()},
+            # Where records are still being skipped, whoever looks for them later must look from as far back as we did.
+            ends=self._ends() | {_text(place): self._looked_from.get(_text(place), 0) for place in self._skip_to},
+            newest=self._times.newest,
+            told=self._times.told,
+            ended_after=self._ended_after,
         )
         self._save_state(msgspec.msgpack.encode(state))
         self._next_save = self._clock.monotonic() + SAVE_EVERY_S

@@ -32,10 +32,9 @@ class RollupService:
     still learns counts as 0.
     """
 
-    inputs: tuple[Purpose, ...] = ("scores",)
+    reads: Purpose = "scores"
 
-    def __init__(self, name: str, detector: AnomalyDetector, stream: MetricStream, table: SeriesTable) -> None:
-        self.name = name
+    def __init__(self, detector: AnomalyDetector, stream: MetricStream, table: SeriesTable) -> None:
         self._detector = detector.metadata.name
         self._levels = frozenset(detector.spec.rollup)
         self._interval_ms = stream.spec.interval
@@ -121,6 +120,19 @@ class RollupService:
         self._n_nodes += len(nodes)
         self._cluster_of_node = np.concatenate([self._cluster_of_node, np.array(clusters, np.int32)])
         self._tenant_of_cluster = np.concatenate([self._tenant_of_cluster, np.array(tenants, np.int32)])
+
+    def join(self, records: list[Record]) -> ScoreFrame:
+        """Scores of one instant from several instances, in the order of time.
+
+        An instance's scores of an hour would otherwise close the ticks that another's of the same hour belong to.
+        Late scores stay behind what came before them, so however the readings were cut, ticks hold the same.
+        """
+        frames = [record.value for record in records]
+        time = np.concatenate([np.maximum.accumulate(frame.timestamp) for frame in frames])
+        return ScoreFrame.concat(frames).take(np.argsort(time, kind="stable"))
+
+    def close(self) -> None:
+        """Nothing is said of it anywhere."""
 
     def snapshot(self) -> bytes:
         """Open ticks, by the names of tenants and series; checksummed and compressed, no pickles."""

@@ -91,7 +91,7 @@ class FileSource:
             position=str(position),
             origins=RowOrigins(rows, origin),
             origin=self._path.name,
-            arrived=self._clock.monotonic(),
+            arrived=self._clock.now_ms() / 1000,
         )
 
     def _collected(self, columns: Columns, position: int) -> Batch:

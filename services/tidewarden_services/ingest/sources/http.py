@@ -207,7 +207,7 @@ class HttpSource:
         return await self._handle(request, PROTOBUF_TYPES)
 
     async def _handle(self, request: Request, known: set[str]) -> Response:
-        arrived = self._clock.monotonic()
+        arrived = self._clock.now_ms() / 1000
         where = request.url.path
         origin = f"http {request.client.host}" if request.client is not None else "http"
         columns = Columns(self._index, lambda row: f"{origin} row {row}")

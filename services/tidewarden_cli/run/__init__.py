@@ -1,0 +1,1 @@
+"""``tidewarden run ROLE``: one pod's process."""

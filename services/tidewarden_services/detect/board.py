@@ -1,0 +1,86 @@
+"""What the instances of a detector in this process say together on the status board."""
+
+from __future__ import annotations
+
+import threading
+from functools import reduce
+from operator import add
+
+from tidewarden.clock import Clock
+from tidewarden.resources import AnomalyDetector, MetricStream
+from tidewarden.scoring.scorer import Learning, Scorer
+from tidewarden.telemetry import HourlyCount, Telemetry
+
+_POST_EVERY_S = 0.25  # people read the board; more often costs more than it says
+
+
+class DetectorBoard:
+    """Sums of a detector's instances, at most a few times a second."""
+
+    def __init__(self, detector: AnomalyDetector, stream: MetricStream, telemetry: Telemetry, clock: Clock) -> None:
+        self._detector = detector
+        self._stream = stream.metadata.name
+        self._telemetry = telemetry
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._scorers: dict[int, Scorer] = {}
+        self._opened = HourlyCount()
+        self._posted_at: float | None = None
+
+    def show(self, number: int, scorer: Scorer) -> None:
+        """From now on count this instance's."""
+        with self._lock:
+            self._scorers[number] = scorer
+        self.post(force=True)
+
+    def hide(self, number: int) -> None:
+        """The instance is another process's now."""
+        with self._lock:
+            self._scorers.pop(number, None)
+        self.post(force=True)
+
+    def opened(self, anomalies: int) -> None:
+        """So many anomalies were opened now.
+
+        By the clock, not by event time: whoever asks wants to know what was found in the last hour, and a replay of
+        last year is found now, too. It is kept in memory only, because what lies in a snapshot is a function of the
+        input.
+        """
+        with self._lock:
+            self._opened.add(anomalies, self._clock.monotonic())
+
+    def last_hour(self) -> int:
+        """How many were opened in the last hour."""
+        with self._lock:
+            return self._opened.total(self._clock.monotonic())
+
+    def post(self, *, force: bool = False) -> None:
+        """Tell how far the models are."""
+        now = self._clock.monotonic()
+        if not force and self._posted_at is not None and now - self._posted_at < _POST_EVERY_S:
+            return
+        self._posted_at = now
+        with self._lock:
+            scorers = list(self._scorers.values())
+            last_hour = self._opened.total(now)
+        name, spec = self._detector.metadata.name, self._detector.spec
+        learning = reduce(add, (scorer.learning() for scorer in scorers)) if scorers else Learning(0, 0, 0)
+        state_bytes = sum(scorer.state_bytes for scorer in scorers)
+        self._telemetry.model_series.labels(self._stream, name, "learning").set(learning.n_learning)
+        self._telemetry.model_series.labels(self._stream, name, "ready").set(learning.n_ready)
+        self._telemetry.model_bytes.labels(self._stream, name).set(state_bytes)
+        self._telemetry.board.post(
+            "detectors",
+            name,
+            stream=self._stream,
+            model=spec.model.kind,
+            series=sum(scorer.n_series for scorer in scorers),
+            learning=learning.n_learning,
+            ready=learning.n_ready,
+            warmup=learning.warmup,
+            message=learning.message,
+            anomalies_last_hour=last_hour,
+            state_bytes=state_bytes,
+            threshold=spec.alerting.threshold,
+            budget_per_day=spec.alerting.budget,
+        )

@@ -1,0 +1,354 @@
+"""A reader on Kafka: alone with all partitions, or one member of a group that shares them.
+
+Offsets are ours: where reading begins is always said explicitly (the owner of the state, else the group's
+commit, else the oldest record), so a record is never skipped or repeated because of a client's default.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer as KafkaClient
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaPlace
+
+from tidewarden.bus.kafka.connection import Connection
+from tidewarden.bus.kafka.records import RecordReader
+from tidewarden.bus.port import Assignment, BusClosedError, Record, TopicPartition
+
+# Read ahead at most: about 250 compressed frames of 10,000 readings. That, one fetch and the records in
+# hand are all that a reader holds, however far it is behind.
+QUEUED_KBYTES = 32_768
+FETCH_BYTES = 4 * 1024 * 1024  # of one partition at a time
+FETCH_MAX_BYTES = 16 * 1024 * 1024
+# A pod that is restarted is back within 10 s and finds its partitions waiting for it; one that does not come back
+# costs as long a silence. A third of it between heartbeats: two may be lost.
+SESSION_TIMEOUT_MS = 10_000
+HEARTBEAT_MS = 3_000
+MAX_POLL_INTERVAL_MS = 300_000  # a snapshot of 100,000 series takes 3 s; a publisher may wait for a broker meanwhile
+GROWTH_EVERY_S = 60.0
+LAG_TIMEOUT_S = 1.0
+_SLICE_S = 0.1  # so soon a closing bus is noticed
+_LATEST, _EARLIEST = -1, -2  # Kafka's own signs for "the time of the end" and "of the beginning"
+
+
+class FencedError(Exception):
+    """Another process reads under our name: this one has to end."""
+
+
+log = structlog.get_logger()
+
+
+class KafkaConsumer:
+    """A `Consumer` of a `KafkaBus`. Polled by one thread; `lag` may be asked by others.
+
+    Args:
+        connection: how to reach Kafka.
+        topics: what to read.
+        group: whose offsets to go on from and to commit.
+        reader: decodes.
+        partitions: asks how many partitions the topics have.
+        member: name within the group, the same after a restart.
+        assignment: whoever has state for each partition; None: read all partitions, without a group's coordination.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        topics: Sequence[str],
+        group: str,
+        reader: RecordReader,
+        partitions: Callable[[Iterable[str]], Mapping[str, int]],
+        *,
+        member: str | None = None,
+        assignment: Assignment | None = None,
+    ) -> None:
+        self._connection = connection
+        self._topics = list(topics)
+        self._group = group
+        self._reader = reader
+        self._partitions = partitions
+        self._assignment = assignment
+        self._using = threading.RLock()  # the client must not be closed while it is polled
+        self._closed = False
+        self._joined = assignment is None
+        self._position: dict[TopicPartition, int] = {}
+        self._pending: list[Any] = []
+        self._next_growth = time.monotonic() + GROWTH_EVERY_S
+        own: dict[str, Any] = {}
+        if assignment is not None:
+            own = {
+                "partition_assignment_strategy": "cooperative-sticky",
+                "session_timeout_ms": SESSION_TIMEOUT_MS,
+                "heartbeat_interval_ms": HEARTBEAT_MS,
+                "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,
+                **({} if member is None else {"group_instance_id": member}),
+            }
+        self._client = KafkaClient(
+            connection.config(
+                group_id=group,
+                enable_auto_commit=False,
+                enable_auto_offset_store=False,
+                auto_offset_reset="error",  # decided here, see _outside
+                enable_partition_eof=True,
+                fetch_wait_max_ms=100,  # also how long a new partition waits for the fetch under way
+                fetch_queue_backoff_ms=10,  # the default of 1 s stalls whoever catches up
+                fetch_message_max_bytes=FETCH_BYTES,
+                fetch_max_bytes=FETCH_MAX_BYTES,
+                queued_max_messages_kbytes=QUEUED_KBYTES,
+                on_commit=self._on_commit,
+                **own,
+            )
+        )
+        if assignment is None:
+            places = self._all_places()
+            self._position = self._beginnings(places, {})
+            self._assign_all()
+        else:
+            self._client.subscribe(
+                self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+
+    def poll(self, max_records: int, timeout: float) -> list[Record]:
+        """Up to ``max_records`` records, in order per partition; empty after ``timeout`` seconds.
+
+        Calls the assignment. Returns as soon as there is anything, with all that is there.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._using:
+                self._check()
+                if self._assignment is None:
+                    self._look_for_growth()
+                left = deadline - time.monotonic()
+                self._collect(max_records, max(0.0, min(left, _SLICE_S)))
+                pending, self._pending = self._pending, []
+                records = [self._reader.record(message) for message in pending]
+                for record in records:
+                    self._position[record.place] = record.offset + 1
+            if records or left <= _SLICE_S:
+                return records
+
+    def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Read on from these offsets, at most from the end; partitions not named stay where they are."""
+        for place in offsets:
+            if place not in self._position:
+                raise ValueError(f"{self._group} does not read {place.topic}/{place.partition}")
+        if not offsets:
+            return
+        with self._using:
+            self._check()
+            self._position.update(self._beginnings(list(offsets), offsets))
+            if self._assignment is None:
+                self._assign_all()
+            else:
+                moved = [self._at(place) for place in offsets]
+                self._client.incremental_unassign(moved)
+                self._client.incremental_assign(moved)
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Everything before these offsets is dealt with. Sent, not awaited: one that is lost only lets go later."""
+        places = [KafkaPlace(place.topic, place.partition, offset) for place, offset in offsets.items()]
+        with self._using:
+            if places and not self._closed:
+                self._client.commit(offsets=places, asynchronous=True)
+
+    def lag(self) -> int:
+        """Records published but not yet polled, of the partitions that are ours.
+
+        While there are some, that is known from the last fetch; Kafka is asked only before this says 0.
+        """
+        if self._closed:
+            return 0
+        if not self._joined:
+            return 1
+        position = dict(self._position)
+        known = sum(max(0, self._known_end(place) - at) for place, at in position.items())
+        if known or not position:
+            return known
+        try:
+            ends = self._ends(list(position), LAG_TIMEOUT_S)
+        except KafkaException:
+            return 1
+        return sum(max(0, end - position[place]) for place, end in ends.items())
+
+    def close(self) -> None:
+        """Leave. A member with a name keeps its partitions until its session ends, so that it finds them again."""
+        with self._using:
+            if not self._closed:
+                self._closed = True
+                self._assignment = None
+                self._pending = []
+                self._client.close()
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._closed or self._connection.closed.is_set():
+            raise BusClosedError(f"the bus was closed while {self._group} was reading")
+
+    def _collect(self, max_records: int, timeout_s: float) -> None:
+        """What is there goes to ``_pending``; callbacks of the group may take it out again."""
+        self._take(self._client.consume(max_records, 0))
+        if not self._pending and timeout_s > 0:
+            first = self._client.poll(timeout_s)
+            if first is not None:
+                self._take([first])
+                room = max_records - len(self._pending)
+                if room:
+                    self._take(self._client.consume(room, 0))
+
+    def _take(self, messages: list[Any]) -> None:
+        for message in messages:
+            error = message.error()
+            if error is None:
+                if TopicPartition(message.topic(), message.partition()) in self._position:
+                    self._pending.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._reached_end(TopicPartition(message.topic(), message.partition()), message.offset())
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                self._outside(TopicPartition(message.topic(), message.partition()))
+            else:
+                self._trouble(error)
+
+    def _reached_end(self, place: TopicPartition, end: int) -> None:
+        """Offsets before the end may hold nothing to read: markers of transactions, what compaction removed."""
+        if place in self._position and not any(
+            (message.topic(), message.partition()) == place for message in self._pending
+        ):
+            self._position[place] = max(self._position[place], end)
+
+    def _outside(self, place: TopicPartition) -> None:
+        """Our offset is not there (any more): go on at the oldest record, or at the end of a shortened log."""
+        if place not in self._position:
+            return
+        before = self._position[place]
+        after = self._beginnings([place], {place: before})[place]
+        log.warning("offset out of range", group=self._group, topic=place.topic, offset=before, going_on_at=after)
+        self._pending = [m for m in self._pending if (m.topic(), m.partition()) != place]
+        self.seek({place: after})
+
+    def _trouble(self, error: KafkaError) -> None:
+        if error.code() == KafkaError.FENCED_INSTANCE_ID or (error.fatal() and "fenced" in error.str().lower()):
+            raise FencedError(f"another process reads as this member of {self._group}: end one of them")
+        if error.fatal() or error.code() in {
+            KafkaError.TOPIC_AUTHORIZATION_FAILED,
+            KafkaError.GROUP_AUTHORIZATION_FAILED,
+        }:
+            raise self._connection.failure(KafkaException(error), 0.0)
+        log.warning("trouble while reading", group=self._group, error=error.str())
+
+    # --- which partitions --------------------------------------------------------------------------
+
+    def _all_places(self) -> list[TopicPartition]:
+        counts = self._partitions(self._topics)
+        return [TopicPartition(topic, number) for topic in self._topics for number in range(counts[topic])]
+
+    def _look_for_growth(self) -> None:
+        now = time.monotonic()
+        if now < self._next_growth:
+            return
+        self._next_growth = now + GROWTH_EVERY_S
+        try:
+            counts = {t: len(self._client.list_topics(t, LAG_TIMEOUT_S).topics[t].partitions) for t in self._topics}
+        except KafkaException as error:
+            log.info("cannot look for new partitions now", group=self._group, error=error.args[0].str())
+            return
+        places = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
+        new = [place for place in places if place not in self._position]
+        if new:
+            log.info("new partitions", group=self._group, places=[f"{p.topic}/{p.partition}" for p in new])
+            self._position.update(self._beginnings(new, {}))
+            self._assign_all()
+
+    def _assign_all(self) -> None:
+        self._client.assign([self._at(place) for place in self._position])
+
+    def _at(self, place: TopicPartition) -> KafkaPlace:
+        return KafkaPlace(place.topic, place.partition, self._position[place])
+
+    def _beginnings(
+        self, places: list[TopicPartition], wanted: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, int]:
+        """Where to begin: as wanted, else the commit, else the oldest; never outside of what is there."""
+        if not places:
+            return {}
+        undecided = [KafkaPlace(p.topic, p.partition) for p in places if p not in wanted]
+        committed: dict[TopicPartition, int] = {}
+        if undecided:
+            found = self._connection.patiently(lambda t: self._client.committed(undecided, t))
+            committed = {TopicPartition(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+        oldest = self._connection.patiently(lambda t: self._instants(places, _EARLIEST, t))
+        ends = self._connection.patiently(lambda t: self._ends(places, t))
+        begin = {}
+        for place in places:
+            at = wanted.get(place, committed.get(place, oldest[place]))
+            if at > ends[place]:
+                log.warning("ahead of the bus, going on at its end", group=self._group, offset=at, end=ends[place])
+            begin[place] = max(oldest[place], min(at, ends[place]))
+        return begin
+
+    def _ends(self, places: Collection[TopicPartition], timeout_s: float) -> dict[TopicPartition, int]:
+        return self._instants(places, _LATEST, timeout_s)
+
+    def _instants(
+        self, places: Collection[TopicPartition], instant: int, timeout_s: float
+    ) -> dict[TopicPartition, int]:
+        """The end or the beginning of several partitions, in one request."""
+        asked = [KafkaPlace(place.topic, place.partition, instant) for place in places]
+        found = self._client.offsets_for_times(asked, timeout=timeout_s)
+        for place in found:
+            if place.error is not None:
+                raise KafkaException(place.error)
+        return {TopicPartition(place.topic, place.partition): place.offset for place in found}
+
+    def _known_end(self, place: TopicPartition) -> int:
+        try:
+            bounds = self._client.get_watermark_offsets(KafkaPlace(place.topic, place.partition), cached=True)
+        except (KafkaException, RuntimeError):  # not fetched yet; closed by its thread meanwhile
+            return 0
+        return 0 if bounds is None else int(bounds[1])
+
+    # --- called by the client, within poll and close -----------------------------------------------
+
+    def _on_assign(self, client: Any, partitions: list[KafkaPlace]) -> None:
+        places = [TopicPartition(p.topic, p.partition) for p in partitions]
+        self._joined = True
+        if places and self._assignment is not None:
+            log.info("assigned", group=self._group, partitions=[f"{p.topic}/{p.partition}" for p in places])
+            wanted = self._assignment.assigned(places)
+            self._position.update(self._beginnings(places, wanted))
+        client.incremental_assign([self._at(place) for place in places if place in self._position])
+
+    def _on_revoke(self, _client: Any, partitions: list[KafkaPlace]) -> None:
+        places = self._let_go_of(partitions)
+        if places and self._assignment is not None:
+            log.info("revoked", group=self._group, partitions=[f"{p.topic}/{p.partition}" for p in places])
+            self._assignment.revoked(places)
+        self._forget(places)
+
+    def _on_lost(self, _client: Any, partitions: list[KafkaPlace]) -> None:
+        places = self._let_go_of(partitions)
+        if places and self._assignment is not None:
+            log.warning("lost", group=self._group, partitions=[f"{p.topic}/{p.partition}" for p in places])
+            self._assignment.lost(places)
+        self._forget(places)
+
+    def _let_go_of(self, partitions: list[KafkaPlace]) -> list[TopicPartition]:
+        """What this poll has collected of them was never handed on: the next owner reads it again."""
+        places = [TopicPartition(p.topic, p.partition) for p in partitions]
+        self._pending = [m for m in self._pending if (m.topic(), m.partition()) not in places]
+        return places
+
+    def _forget(self, places: list[TopicPartition]) -> None:
+        for place in places:
+            self._position.pop(place, None)
+            self._reader.forget(place)
+
+    def _on_commit(self, error: KafkaError | None, _partitions: list[KafkaPlace]) -> None:
+        if error is not None:
+            log.info("a commit did not get through; a later one covers it", group=self._group, error=error.str())
