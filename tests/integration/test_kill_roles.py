@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import pytest
+
 from servers.elasticsearch import ElasticsearchServer
 from servers.kafka import KafkaServer
 from servers.roles import READINGS, Roles, Webhook, whole_stream
-
 from tidewarden.settings import ElasticsearchSettings
 from tidewarden.store.elasticsearch import ElasticsearchStore
 from tidewarden.store.port import Query
@@ -94,6 +93,12 @@ def alerts_stored(roles: Roles) -> bool:
     return status is not None and status["ready"] and status["lag_records"] == 0
 
 
+def played(roles: Roles) -> int:
+    status = roles.processes["simulate"].status() or {"board": {}}
+    facts = status["board"].get("simulations", {}).get("fleet", {})
+    return int(facts.get("played", 0))
+
+
 def disturb(
     roles: Roles, kafka: KafkaServer, elasticsearch: ElasticsearchServer, moments: random.Random
 ) -> dict[str, int]:
@@ -138,11 +143,7 @@ def test_twenty_kills_and_two_outages_change_nothing(
     moments = random.Random(20261124)
     try:
         roles.start_all()
-        roles.wait(
-            "the stream flows",
-            lambda: (roles.processes["simulate"].status() or {"board": {}})["board"].get("simulations", {}).get("fleet", {}).get("played", 0) > 0,
-            120,
-        )  # fmt: skip
+        roles.wait("the stream flows", lambda: played(roles) > 0, 120)
         kills = disturb(roles, kafka, elasticsearch, moments)
         settled(roles, hook)
         found = outcome(roles, hook)
