@@ -56,7 +56,7 @@ check: $(VENV)/.installed-dev ## ruff, mypy strict, import contracts, generated 
 format: $(VENV)/.installed-dev ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-generate: $(VENV)/.installed-dev ## Write docs/reference from the code
+generate: $(VENV)/.installed-dev ## Write docs/reference, crds and their chart, from the code
 	@$(BIN)/python -m tidewarden_cli.reference
 
 bench: $(VENV)/.installed-bench ## Speed and accuracy beside the peers, in one run
@@ -67,7 +67,7 @@ kernels: $(VENV)/.installed ## Compile all kernels anew (numba does not see edit
 	@$(BIN)/python -m tidewarden_cli.warm
 
 lock: $(VENV)/.installed-dev ## Pin every dependency for the image (needs uv)
-	@uv pip compile --quiet --universal --python-version 3.11 --no-header pyproject.toml -o requirements.lock
+	@uv pip compile --quiet --universal --python-version 3.11 --no-header --extra cluster pyproject.toml -o requirements.lock
 
 clean: ## Remove what make has made here
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,7 +1,7 @@
-"""Writes docs/reference from the code itself: ``python -m tidewarden_cli.reference [--check] [FOLDER]``.
+"""Writes docs/reference, crds and their chart: ``python -m tidewarden_cli.reference [--check] [FOLDER]``.
 
-Resources come from the pydantic models, metrics from the telemetry's registry, commands from the program,
-the API from its own description. So the pages cannot say anything that the code does not.
+Resources and their CRDs come from the pydantic models, metrics from the telemetry's registry, commands from the
+program, the API from its own description. So the files cannot say anything that the code does not.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from typer.models import ArgumentInfo, ParameterInfo
 
 from tidewarden.resources import MetricStream
 from tidewarden.resources.anomalydetector import parse_budget
-from tidewarden.resources.base import format_duration, parse_duration
+from tidewarden.resources.base import NAME_PATTERN, format_duration, parse_duration
+from tidewarden.resources.crd.columns import SHOWN, Shown
+from tidewarden.resources.crd.files import CHART, chart_templates, manifests
+from tidewarden.resources.crd.rules import FIELD_RULES, RULES
 from tidewarden.resources.loader import KINDS
 from tidewarden.resources.schema import Field, fields_of, walk
+from tidewarden.resources.status import STATUSES
 from tidewarden.status import SECTIONS, STATUS_FIELDS
 from tidewarden.telemetry import Telemetry
 
@@ -36,10 +40,10 @@ _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
 def generate(root: Path) -> list[Path]:
-    """Write every page of the reference below ``root``/docs/reference; returns their paths."""
+    """Write every generated file below ``root``; returns their paths."""
     written = []
-    for name, render in PAGES.items():
-        path = root / FOLDER / name
+    for name, render in outputs().items():
+        path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(render(), encoding="utf-8")
         written.append(path)
@@ -47,9 +51,16 @@ def generate(root: Path) -> list[Path]:
 
 
 def stale(root: Path) -> list[Path]:
-    """The pages below ``root`` that are missing or not what the code says."""
-    paths = {root / FOLDER / name: render for name, render in PAGES.items()}
+    """The files below ``root`` that are missing or not what the code says."""
+    paths = {root / name: render for name, render in outputs().items()}
     return [path for path, render in paths.items() if not path.exists() or path.read_text("utf-8") != render()]
+
+
+def outputs() -> dict[Path, Callable[[], str]]:
+    """Every generated file, relative to the repository, and what renders it."""
+    definitions = {Path("crds") / name: render for name, render in manifests().items()}
+    templates = {CHART / "templates" / name: render for name, render in chart_templates().items()}
+    return {FOLDER / name: render for name, render in PAGES.items()} | definitions | templates
 
 
 # --- resources -----------------------------------------------------------------------------------
@@ -72,7 +83,35 @@ def resources_page() -> str:
         spec = fields_of(model)["spec"].model
         assert spec is not None
         lines += [f"## {kind}\n", f"{_first_paragraph(model)}\n", *_table(spec, prefix="spec.")]
+        lines += [f"### Rules of {kind}\n", *(f"- {rule}" for rule in _rules(spec)), ""]
+        lines += [f"### Status of {kind}\n", "In a cluster, written by the operator.\n", *_status(STATUSES[kind])]
+        lines += [f"### {kind} in kubectl\n", *_columns(SHOWN[kind])]
     return "\n".join(lines)
+
+
+def _rules(spec: type[BaseModel]) -> Iterator[str]:
+    """What holds between fields and over changes: the rules that the API server checks."""
+    owners = [("spec", spec), *((f"spec.{path}", field.model) for path, field in walk(spec) if field.model is not None)]
+    for path, model in owners:
+        for rule in RULES.get(model, ()):
+            yield f"`{path}{'.' if rule.field else ''}{rule.field}`: {rule.summary}"
+        for name in fields_of(model):
+            for rule in FIELD_RULES.get((model, name), ()):
+                yield f"`{path}.{name}`: {rule.summary}"
+
+
+def _status(model: type[BaseModel]) -> list[str]:
+    rows = [(f"`{path}`", _type(field), _one_line(field.description)) for path, field in walk(model, "status.")]
+    return _markdown(("Field", "Type", "What it is"), rows)
+
+
+def _columns(shown: Shown) -> list[str]:
+    scale = ", `kubectl scale` sets `spec.replicas`" if shown.scale else ""
+    rows = [(c.name, f"`{c.path}`", "`-o wide`" if c.wide else "", c.description) for c in shown.columns]
+    return [
+        f"`kubectl get {shown.plural}`, or `{shown.short}` for short, or `tidewarden` for all four kinds{scale}.\n",
+        *_markdown(("Column", "Field", "Shown with", "What it is"), rows),
+    ]
 
 
 def _table(model: type[BaseModel], prefix: str = "", only: set[str] | None = None) -> list[str]:
@@ -144,7 +183,7 @@ def _limits(field: Field) -> str:
             found.append("not empty" if least == 1 else f"≥ {least} {unit}")
         if most is not None:
             found.append(f"≤ {most} {unit}")
-        if getattr(item, "pattern", None):
+        if getattr(item, "pattern", None) == NAME_PATTERN:
             found.append("a DNS label")
     return ", ".join(found)
 
@@ -386,7 +425,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the pages, or with ``--check`` say which are out of date (exit code 1)."""
+    """Write the files, or with ``--check`` say which are out of date (exit code 1)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     check = "--check" in given
     folders = [word for word in given if word != "--check"]

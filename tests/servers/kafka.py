@@ -113,20 +113,25 @@ class KafkaServer:
 @pytest.fixture(scope="session")
 def kafka_jars() -> Path:
     """Folder with Kafka's jars, fetched by Maven the first time."""
+    return jars()
+
+
+def jars() -> Path:
+    """The same outside of a test, for an image, say."""
     missing = [program for program in ("java", "mvn") if shutil.which(program) is None]
     if missing:
         pytest.skip(f"a real Kafka needs {' and '.join(missing)} on the PATH")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidewarden-tests"
-    jars = cache / f"kafka-{KAFKA_VERSION}"
-    if not jars.is_dir():
+    kept = cache / f"kafka-{KAFKA_VERSION}"
+    if not kept.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             _fetch(Path(scratch))
             try:
-                (Path(scratch) / "jars").rename(jars)
+                (Path(scratch) / "jars").rename(kept)
             except OSError:  # another test run was faster
-                assert jars.is_dir()
-    return jars
+                assert kept.is_dir()
+    return kept
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from dateutil.rrule import rrulestr
 from pydantic import Field, HttpUrl, field_validator, model_validator
 
-from tidewarden.resources.base import Duration, Model, Name, Resource, SecretRef
+from tidewarden.resources.base import Duration, Label, Model, Name, Resource, SecretRef, Selector
 
 GroupField = Literal["tenant", "cluster", "node", "metric", "detector", "kind"]
 
@@ -55,7 +55,7 @@ RECEIVER_KINDS = ("log", "webhook", "alertmanager")
 class Receiver(Model):
     """One receiver: exactly one kind."""
 
-    name: str | None = Field(None, description="For metrics and logs; absent: the kind.")
+    name: Label | None = Field(None, description="For metrics and logs; absent: the kind.")
     log: LogReceiver | None = None
     webhook: WebhookReceiver | None = None
     alertmanager: AlertmanagerReceiver | None = None
@@ -79,17 +79,20 @@ class Receiver(Model):
 class Match(Model):
     """Series that a window applies to; empty means all. Values may end in ``*``."""
 
-    tenant: str | None = Field(None, description="Tenant, or the beginning of its name and ``*``.")
-    cluster: str | None = Field(None, description="Cluster, or the beginning of its name and ``*``.")
-    node: str | None = Field(None, description="Node, or the beginning of its name and ``*``.")
-    metric: str | None = Field(None, description="Metric, or the beginning of its name and ``*``.")
+    tenant: Selector | None = Field(None, description="Tenant, or the beginning of its name and ``*``.")
+    cluster: Selector | None = Field(None, description="Cluster, or the beginning of its name and ``*``.")
+    node: Selector | None = Field(None, description="Node, or the beginning of its name and ``*``.")
+    metric: Selector | None = Field(None, description="Metric, or the beginning of its name and ``*``.")
 
 
 class Maintenance(Model):
     """A repeating window in which alerts are kept back."""
 
-    rrule: str = Field(description="RFC 5545 recurrence rule, e.g. FREQ=WEEKLY;BYDAY=SU;BYHOUR=2;BYMINUTE=0;BYSECOND=0")
-    timezone: str = Field("UTC", description="IANA time zone in which the rule is read.")
+    rrule: str = Field(
+        max_length=1_024,
+        description="RFC 5545 recurrence rule, e.g. FREQ=WEEKLY;BYDAY=SU;BYHOUR=2;BYMINUTE=0;BYSECOND=0",
+    )
+    timezone: str = Field("UTC", max_length=64, description="IANA time zone in which the rule is read.")
     duration: Duration = Field(ge=60_000, le=7 * 86_400_000, description="How long each window lasts, in real time.")
     match: Match = Field(default_factory=Match)
 
@@ -146,10 +149,14 @@ class AlertPolicySpec(Model):
         None, ge=1, description="Alerts of each tenant sent a day (UTC) at most; what comes on top is kept, not sent."
     )
     receivers: list[Receiver] = Field(
-        default_factory=lambda: [Receiver(log=LogReceiver())], description="Who hears of alerts; absent: the log."
+        default_factory=lambda: [Receiver(log=LogReceiver())],
+        max_length=64,
+        description="Who hears of alerts; absent: the log.",
     )
     maintenance: list[Maintenance] = Field(
-        default_factory=list, description="Windows in which alerts are kept back; one that outlasts its window is sent."
+        default_factory=list,
+        max_length=64,
+        description="Windows in which alerts are kept back; one that outlasts its window is sent.",
     )
     paused: bool = Field(False, description="Make and send no alerts.")
 

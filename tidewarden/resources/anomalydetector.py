@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from tidewarden.resources.base import Duration, Model, Name, Resource
+from tidewarden.resources.base import Duration, Model, Name, Resource, Selector
 
-_BUDGET = re.compile(r"^(\d+(?:\.\d+)?)/(hour|day|week)$")
+BUDGET_PATTERN = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)/(hour|day|week)$"
 _PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7}
 
 
@@ -17,7 +17,7 @@ def parse_budget(text: Any) -> float:
     """False alarms a day of a budget such as ``2/day`` or ``1/week``; numbers pass as a day's."""
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         return float(text)
-    match = _BUDGET.match(text) if isinstance(text, str) else None
+    match = re.match(BUDGET_PATTERN, text) if isinstance(text, str) else None
     if match is None:
         raise ValueError(f"{text!r} is not a budget: write a number, a slash and hour, day or week, as in 2/day")
     return float(match[1]) * _PER_DAY[match[2]]
@@ -27,7 +27,7 @@ Budget = Annotated[
     float,
     BeforeValidator(parse_budget),
     PlainSerializer(lambda per_day: f"{per_day:g}/day", return_type=str),
-    WithJsonSchema({"type": "string", "pattern": _BUDGET.pattern}),
+    WithJsonSchema({"type": "string", "pattern": BUDGET_PATTERN}),
 ]
 """False alarms a day in Python, text such as ``2/day`` in YAML."""
 
@@ -35,10 +35,10 @@ Budget = Annotated[
 class Select(Model):
     """Which series; an empty list means all. Names may end in ``*``."""
 
-    tenants: list[str] = Field(default_factory=list, description="Tenants to watch.")
-    metrics: list[str] = Field(default_factory=list, description="Metrics to watch.")
-    clusters: list[str] = Field(default_factory=list, description="Clusters to watch.")
-    nodes: list[str] = Field(default_factory=list, description="Nodes to watch.")
+    tenants: list[Selector] = Field(default_factory=list, max_length=1_000, description="Tenants to watch.")
+    metrics: list[Selector] = Field(default_factory=list, max_length=1_000, description="Metrics to watch.")
+    clusters: list[Selector] = Field(default_factory=list, max_length=1_000, description="Clusters to watch.")
+    nodes: list[Selector] = Field(default_factory=list, max_length=1_000, description="Nodes to watch.")
 
     def matches(self, tenant: str, cluster: str, node: str, metric: str) -> bool:
         """Whether the detector watches this series."""
@@ -58,6 +58,14 @@ class AutoParams(Model):
     """Parameters of `auto`: density over LODA projections of features, and a sub-space second opinion."""
 
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the random projections; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class DensityParams(Model):
+    """Parameters of `density`: how thinly populated the place is where a reading falls, over features of the series."""
+
+    projections: int = Field(0, ge=0, le=64, description="Random mixtures of the features, beside the features.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the random mixtures; the same seed, the same scores.")
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
 
@@ -98,7 +106,7 @@ class StaticParams(Model):
         return self
 
 
-ModelKind = Literal["auto", "ewma", "mad", "seasonal", "static"]
+ModelKind = Literal["auto", "density", "ewma", "mad", "seasonal", "static"]
 
 
 class ModelSpec(Model):
@@ -106,6 +114,7 @@ class ModelSpec(Model):
 
     kind: ModelKind = Field("auto", description="Which model.")
     auto: AutoParams | None = None
+    density: DensityParams | None = None
     ewma: EwmaParams | None = None
     mad: MadParams | None = None
     seasonal: SeasonalParams | None = None
@@ -113,7 +122,7 @@ class ModelSpec(Model):
 
     @model_validator(mode="after")
     def _matching_block(self) -> Self:
-        given = [k for k in ("auto", "ewma", "mad", "seasonal", "static") if getattr(self, k) is not None]
+        given = [k for k in get_args(ModelKind) if getattr(self, k) is not None]
         strangers = [k for k in given if k != self.kind]
         if strangers:
             raise ValueError(f"model.{strangers[0]} is set but kind is {self.kind!r}: remove it or change the kind")
@@ -166,18 +175,29 @@ class AnomalyDetectorSpec(Model):
     stream: Name = Field(description="MetricStream to watch.")
     select: Select = Field(default_factory=Select)
     model: ModelSpec = Field(default_factory=ModelSpec)
-    seasonality: list[Duration] = Field(
+    seasonality: list[Annotated[Duration, Field(ge=1_000)]] = Field(
         default_factory=lambda: [86_400_000],
         max_length=2,
         description="Seasons to expect; an empty list: none.",
     )
-    alerting: Alerting = Field(default_factory=Alerting, description="Absent: threshold 0.8.")
+    alerting: Alerting = Field(
+        default_factory=Alerting,
+        description="When a score becomes an anomaly: a budget of false alarms or a threshold; absent: threshold 0.8.",
+    )
     rollup: list[Level] = Field(default=["node", "cluster", "tenant"], description="Levels to roll scores up to.")
     replicas: int = Field(
         1, ge=0, le=1_000, description="Detector pods, in a cluster; more than the stream has partitions are idle."
     )
     autoscaling: Autoscaling | None = Field(None, description="Present: replicas is set by it, within its bounds.")
     paused: bool = Field(False, description="Score nothing.")
+
+    @model_validator(mode="after")
+    def _season(self) -> Self:
+        if self.model.kind == "seasonal" and not self.seasonality:
+            raise ValueError(
+                "model seasonal needs a season, but seasonality is empty: write [1d], or choose model ewma or mad"
+            )
+        return self
 
 
 class AnomalyDetector(Resource):

@@ -12,14 +12,16 @@ from pydantic.alias_generators import to_camel
 API_VERSION = "tidewarden.dev/v1alpha1"
 
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_DURATION = re.compile(r"^(?:\d+(?:ms|s|m|h|d|w))+$")
+# Nine digits of weeks, three times in 32 characters, stay far below 2⁶³ ms: the API server's CEL can add them up.
+DURATION_PATTERN = r"^(?:[0-9]{1,9}(?:ms|s|m|h|d|w))+$"
+DURATION_MAX_LENGTH = 32
 
 
 def parse_duration(text: Any) -> int:
     """Milliseconds of a duration such as ``90s``, ``1h30m`` or ``7d``; integers pass as milliseconds."""
     if isinstance(text, int) and not isinstance(text, bool):
         return text
-    if not isinstance(text, str) or not _DURATION.match(text):
+    if not isinstance(text, str) or len(text) > DURATION_MAX_LENGTH or not re.match(DURATION_PATTERN, text):
         raise ValueError(
             f"{text!r} is not a duration: write a number and a unit (ms, s, m, h, d, w), as in 5m or 1h30m"
         )
@@ -42,12 +44,28 @@ Duration = Annotated[
     int,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": _DURATION.pattern}),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "maxLength": DURATION_MAX_LENGTH}),
 ]
 """Milliseconds in Python, text such as ``5m`` in YAML."""
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+TOPIC_PATTERN = r"^[A-Za-z0-9._-]+$"
+SELECTOR_PATTERN = r"^[^*]*[*]?$"
+REMEDIES = {
+    NAME_PATTERN: "is not a name: write lower-case letters, digits and hyphens, at most 63 in all",
+    TOPIC_PATTERN: "is not a topic: write letters, digits, dots, hyphens and underscores",
+    SELECTOR_PATTERN: "has a * before its end: names may end in *, as in web-*",
+}
+"""What is wrong with a text that a pattern refuses, and what to write: the same words here and on the API server."""
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A DNS label, as Kubernetes names are."""
+
+Label = Annotated[str, Field(min_length=1, max_length=253)]
+"""A tenant, cluster, node or metric: any text, as long as a DNS name may be."""
+
+Selector = Annotated[str, Field(max_length=253, pattern=SELECTOR_PATTERN)]
+"""A label, or the beginning of several and ``*``."""
 
 
 class Model(BaseModel):

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tidewarden.resources.base import Duration, Model, Name, Resource
+from tidewarden.resources.base import Duration, Label, Model, Name, Resource
 
 Kind = Literal[
     "spike", "dip", "level_shift", "drift", "missing", "seasonal_change", "trend_change", "flat_line", "noise"
 ]
 
+BUILT_IN_METRICS = (
+    "latency_ms", "error_rate", "throughput", "cpu_percent", "memory_percent", "disk_percent", "network_mbps"
+)  # fmt: skip
+
 
 class CustomMetric(Model):
     """A signal by parameters: base × (1 + season + week) + trend + noise, kept within min and max."""
 
-    name: str = Field(min_length=1, description="Name of the metric, as in the fleet's metrics.")
+    name: Label = Field(description="Name of the metric, as in the fleet's metrics.")
     base: float = Field(description="Mean level.")
     noise: float = Field(0.1, ge=0, description="Standard deviation of the noise, as a share of the mean.")
     seasonal: float = Field(0.2, ge=0, le=1, description="Amplitude of the daily season, as a share of the mean.")
@@ -27,20 +31,40 @@ class CustomMetric(Model):
     min: float | None = Field(None, description="Lowest value; what falls below is set to it.")
     max: float | None = Field(None, description="Highest value; what rises above is set to it.")
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}: swap them")
+        return self
+
 
 class Fleet(Model):
     """Synthetic nodes: tenant → cluster → node → metric."""
 
-    tenants: list[str] = Field(min_length=1, description="Tenants to simulate; all of them tenants of the stream.")
+    tenants: list[Label] = Field(
+        min_length=1, max_length=1_000, description="Tenants to simulate; all of them tenants of the stream."
+    )
     clusters: int = Field(1, ge=1, le=1_000, description="Clusters of each tenant.")
     nodes: int = Field(10, ge=1, le=100_000, description="Nodes of each cluster.")
-    metrics: list[str] = Field(
+    metrics: list[Label] = Field(
         default_factory=lambda: ["latency_ms", "error_rate", "throughput", "cpu_percent"],
         min_length=1,
+        max_length=256,
         description="Built in: latency_ms, error_rate, throughput, cpu_percent, memory_percent, disk_percent, "
         "network_mbps; others are described under custom.",
     )
-    custom: list[CustomMetric] = Field(default_factory=list)
+    custom: list[CustomMetric] = Field(default_factory=list, max_length=256)
+
+    @model_validator(mode="after")
+    def _known_metrics(self) -> Self:
+        known = {*BUILT_IN_METRICS, *(metric.name for metric in self.custom)}
+        strangers = [name for name in self.metrics if name not in known]
+        if strangers:
+            raise ValueError(
+                f"metric {strangers[0]!r} is not built in: describe it under custom, "
+                f"or use {', '.join(BUILT_IN_METRICS)}"
+            )
+        return self
 
 
 class Replay(Model):
@@ -68,7 +92,7 @@ class Anomalies(Model):
     """Injected anomalies, all labelled."""
 
     ratio: float = Field(0.3, ge=0, le=1, description="Share of the series that get anomalies.")
-    mix: dict[Kind, float] = Field(
+    mix: dict[Kind, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="Weights per kind; absent: the five classic kinds, 20 each."
     )
     magnitude: float = Field(1.0, gt=0, le=100, description="Factor on the size of every anomaly.")
@@ -93,7 +117,9 @@ class MetricSimulationSpec(Model):
     )
     speed: float = Field(1.0, ge=0, description="Times real time; 0: as fast as the pipeline takes it.")
     anomalies: Anomalies | None = None
-    evaluate: list[Name] = Field(default_factory=list, description="AnomalyDetectors to score against the truth.")
+    evaluate: list[Name] = Field(
+        default_factory=list, max_length=64, description="AnomalyDetectors to score against the truth."
+    )
     paused: bool = Field(False, description="Play nothing.")
 
     @model_validator(mode="after")

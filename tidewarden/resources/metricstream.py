@@ -6,13 +6,13 @@ from typing import Literal, Self
 
 from pydantic import Field, HttpUrl, model_validator
 
-from tidewarden.resources.base import DeletionPolicy, Duration, Model, Name, Resource, SecretRef
+from tidewarden.resources.base import TOPIC_PATTERN, DeletionPolicy, Duration, Label, Model, Name, Resource, SecretRef
 
 
 class MetricContract(Model):
     """What a metric may look like; readings outside it are rejected with reason ``out_of_bounds``."""
 
-    name: str = Field(min_length=1, description="Name of the metric.")
+    name: Label = Field(description="Name of the metric.")
     unit: Literal["percent", "count", "ms", "bytes", "per_second", "celsius", "none"] = Field(
         "none", description="percent implies 0 to 100, count, bytes and per_second imply at least 0."
     )
@@ -52,7 +52,7 @@ class FileSource(Model):
     format: Literal["csv", "parquet", "json"] | None = Field(
         None, description="Absent: by the file's ending (.csv, .csv.gz, .parquet, .json, .jsonl, .ndjson)."
     )
-    tenant: str | None = Field(None, description="Tenant of files that name none.")
+    tenant: Label | None = Field(None, description="Tenant of files that name none.")
     cluster: str = Field("default", description="Cluster of files that name none.")
     node: str | None = Field(None, description="Node of files that name none; absent: the file's stem.")
     claim: Name | None = Field(
@@ -63,9 +63,7 @@ class FileSource(Model):
 class KafkaSource(Model):
     """A Kafka topic that somebody else writes: JSON, a node's metrics or one metric in each message."""
 
-    topic: str = Field(
-        min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$", description="Topic to read; it must exist."
-    )
+    topic: str = Field(min_length=1, max_length=249, pattern=TOPIC_PATTERN, description="Topic to read; it must exist.")
     format: Literal["json"] = Field("json", description="How messages are written.")
     bootstrap_servers: str | None = Field(
         None, description="Brokers, as host:port,host:port; absent: those of the stream."
@@ -96,7 +94,7 @@ class PrometheusSource(Model):
     )
     backfill: Duration = Field(0, ge=0, description="How far back to begin the first time, by range queries.")
     timeout: Duration = Field(30_000, ge=100, le=300_000, description="How long one query may take.")
-    tenant: str | None = Field(None, description="Tenant of results; absent: the stream's, if it has only one.")
+    tenant: Label | None = Field(None, description="Tenant of results; absent: the stream's, if it has only one.")
     cluster: str = Field("default", description="Cluster of results that lack the label.")
     metric: str | None = Field(None, description="Metric of results, which lose their name under rate() and sum().")
     labels: PrometheusLabels = Field(default_factory=PrometheusLabels)
@@ -155,6 +153,15 @@ class KafkaConnection(Model):
         "SCRAM-SHA-512", description="How to log in, where the protocol has SASL."
     )
 
+    @model_validator(mode="after")
+    def _log_in(self) -> Self:
+        if self.security_protocol.startswith("SASL") and self.secret_ref is None:
+            raise ValueError(
+                f"securityProtocol {self.security_protocol} needs secretRef, a Secret with username and password: "
+                "add it, or use SSL or PLAINTEXT"
+            )
+        return self
+
 
 class ElasticsearchConnection(Model):
     """An Elasticsearch of a stream that is not the installation's."""
@@ -175,7 +182,11 @@ class Archive(Model):
 class MetricStreamSpec(Model):
     """Spec of a MetricStream."""
 
-    tenants: list[str] = Field(min_length=1, description="Any other tenant is refused and counted.")
+    tenants: list[Label] = Field(
+        min_length=1,
+        max_length=1_000,
+        description="Any other tenant is refused and counted; add some, never take any away.",
+    )
     interval: Duration = Field(60_000, ge=1, description="Expected spacing of the readings of a series.")
     lateness: Duration | None = Field(None, ge=0, description="How late a reading may come. Default: one interval.")
     max_gap: int = Field(
@@ -186,8 +197,10 @@ class MetricStreamSpec(Model):
     )
     partitions: int = Field(6, ge=1, le=1_000, description="Partitions of the stream's topics; one process uses one.")
     retention: Duration = Field(7 * 86_400_000, ge=60_000, description="How long the bus keeps records.")
-    metrics: list[MetricContract] = Field(default_factory=list, description="Optional contract per metric.")
-    sources: list[Source] = Field(default_factory=list, description="Where readings come from.")
+    metrics: list[MetricContract] = Field(
+        default_factory=list, max_length=256, description="Optional contract per metric."
+    )
+    sources: list[Source] = Field(default_factory=list, max_length=64, description="Where readings come from.")
     archive: Archive = Field(default_factory=Archive)
     kafka: KafkaConnection | None = Field(None, description="Absent: the installation's Kafka. A cluster only.")
     elasticsearch: ElasticsearchConnection | None = Field(

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tidewarden.resources import AlertPolicy, AnomalyDetector, AnyResource, MetricSimulation, MetricStream
+from tidewarden.resources.base import format_duration
+from tidewarden.resources.metricsimulation import Replay
 from tidewarden.resources.wording import did_you_mean
 
 Key = tuple[str, str]  # namespace and name
@@ -13,7 +15,7 @@ Key = tuple[str, str]  # namespace and name
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A reference that leads nowhere."""
+    """A reference that leads nowhere, or what does not fit the resource it leads to."""
 
     resource: AnyResource
     path: tuple[str | int, ...]
@@ -28,7 +30,7 @@ def check_references(
     *,
     incomplete: bool = False,
 ) -> Iterator[Finding]:
-    """Every reference that leads nowhere.
+    """Every reference that leads nowhere, and what does not fit the resource it leads to.
 
     Args:
         streams: the resources of one bundle, as the three that follow.
@@ -41,7 +43,7 @@ def check_references(
     by_name = {_key(stream): stream for stream in streams}
     watchers = {_key(detector): detector for detector in detectors}
     for stream in streams:
-        yield from _check_file_tenants(stream)
+        yield from _check_source_tenants(stream)
     dependents: list[MetricSimulation | AnomalyDetector | AlertPolicy] = [*simulations, *detectors, *policies]
     for resource in dependents:
         stream_name = resource.spec.stream
@@ -54,16 +56,27 @@ def check_references(
             yield from _check_simulated_tenants(resource, home)
         elif isinstance(resource, AnomalyDetector):
             yield from _check_selected_tenants(resource, home)
+            yield from _check_seasons(resource, home)
     for simulation in simulations:
         yield from _check_evaluate(simulation, watchers, incomplete=incomplete)
 
 
-def _check_file_tenants(stream: MetricStream) -> Iterator[Finding]:
+def _check_source_tenants(stream: MetricStream) -> Iterator[Finding]:
     for position, source in enumerate(stream.spec.sources):
-        tenant = source.file.tenant if source.file is not None else None
-        if tenant is not None and tenant not in stream.spec.tenants:
-            path = ("spec", "sources", position, "file", "tenant")
-            yield Finding(stream, path, _stranger(tenant, stream))
+        for kind, tenant in (
+            ("file", source.file.tenant if source.file is not None else None),
+            ("prometheus", source.prometheus.tenant if source.prometheus is not None else None),
+        ):
+            if tenant is not None and tenant not in stream.spec.tenants:
+                path = ("spec", "sources", position, kind, "tenant")
+                yield Finding(stream, path, _stranger(tenant, stream))
+        asked = source.prometheus
+        if asked is not None and len(stream.spec.tenants) > 1 and asked.tenant is None and asked.labels.tenant is None:
+            message = (
+                f"source {source.name!r} has no tenant, but the stream has several: "
+                "give prometheus.tenant or prometheus.labels.tenant"
+            )
+            yield Finding(stream, ("spec", "sources", position, "prometheus"), message)
 
 
 def _check_simulated_tenants(simulation: MetricSimulation, stream: MetricStream) -> Iterator[Finding]:
@@ -77,7 +90,7 @@ def _check_simulated_tenants(simulation: MetricSimulation, stream: MetricStream)
     replay = spec.replay
     if (
         replay is not None
-        and (replay.dataset is not None or "tenant" in replay.model_fields_set)
+        and (replay.dataset is not None or replay.tenant != Replay.model_fields["tenant"].default)
         and replay.tenant not in stream.spec.tenants
     ):
         yield Finding(simulation, ("spec", "replay", "tenant"), _stranger(replay.tenant, stream))
@@ -88,6 +101,29 @@ def _check_selected_tenants(detector: AnomalyDetector, stream: MetricStream) -> 
         if not pattern.endswith("*") and pattern not in stream.spec.tenants:
             path = ("spec", "select", "tenants", position)
             yield Finding(detector, path, _stranger(pattern, stream))
+
+
+def _check_seasons(detector: AnomalyDetector, stream: MetricStream) -> Iterator[Finding]:
+    """Model seasonal must see a season before it scores, and a season must be longer than what one reading says."""
+    spec, interval = detector.spec, stream.spec.interval
+    if spec.model.kind != "seasonal" or not spec.seasonality:
+        return
+    for position, season in enumerate(spec.seasonality):
+        if season < 2 * interval:
+            message = (
+                f"season {format_duration(season)} has less than two readings at the interval "
+                f"{format_duration(interval)} of MetricStream {stream.metadata.name!r}: write a longer season"
+            )
+            yield Finding(detector, ("spec", "seasonality", position), message)
+    warmup = spec.model.seasonal.warmup if spec.model.seasonal is not None else None
+    shortest = min(spec.seasonality)
+    if warmup is not None and warmup * interval < shortest:
+        message = (
+            f"{warmup} readings are {format_duration(warmup * interval)} at the interval {format_duration(interval)} "
+            f"of MetricStream {stream.metadata.name!r}, less than the season {format_duration(shortest)}: "
+            f"write at least {-(-shortest // interval)}, or remove it for two seasons"
+        )
+        yield Finding(detector, ("spec", "model", "seasonal", "warmup"), message)
 
 
 def _check_evaluate(

@@ -61,6 +61,11 @@ class Field:
         return _choices_of(self.info.annotation)
 
 
+def literals(annotation: Any) -> tuple[str, ...]:
+    """The values of a ``Literal`` of texts."""
+    return tuple(str(value) for value in get_args(annotation))
+
+
 def fields_of(model: type[BaseModel]) -> dict[str, Field]:
     """The fields of ``model`` by their camelCase names."""
     return {info.alias or name: Field(info.alias or name, info) for name, info in model.model_fields.items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from tidewarden.resources.base import format_duration, parse_duration
+from tidewarden.resources.base import REMEDIES, format_duration, parse_duration
 from tidewarden.resources.schema import Field
 
 _LIMITS = {
@@ -45,11 +45,11 @@ def explain(error: ErrorDetails, field: Field | None, text: str | None) -> str:
         case "literal_error" if field is not None:
             message = f"{shown} is not one of {_listed(field.choices)}{did_you_mean(given, field.choices)}"
         case "string_pattern_mismatch":
-            message = f"{shown} is not a name: write lower-case letters, digits and hyphens, at most 63 in all"
+            message = f"{shown} {REMEDIES.get(context['pattern'], 'does not fit')}"
         case "string_too_short" | "too_short":
-            message = f"{shown} is too short: give at least {_count(context['min_length'], field)}"
+            message = f"{shown} is too short: give at least {_count(context['min_length'], kind)}"
         case "string_too_long" | "too_long":
-            message = f"{shown} is too long: give at most {_count(context['max_length'], field)}"
+            message = f"{shown} is too long: give at most {_count(context['max_length'], kind)}"
         case "string_type" if isinstance(given, (bool, int, float)):
             message = f"{shown} is read as {_yaml_type(given)}, text is needed: put it in quotes"
         case _ if given is None:
@@ -101,7 +101,7 @@ def _listed(choices: Iterable[Any]) -> str:
     return ", ".join(str(choice) for choice in choices)
 
 
-def _count(number: int, field: Field | None) -> str:
-    unit = "entry" if field is not None and (field.is_list or field.is_mapping) else "character"
+def _count(number: int, kind: str) -> str:
+    unit = "character" if kind.startswith("string") else "entry"
     plural = {"entry": "entries", "character": "characters"}[unit]
     return f"{number} {unit if number == 1 else plural}"
