@@ -23,7 +23,7 @@ def add_api(process: Process) -> None:
     topics = {stream.metadata.name: topics_of(stream) for stream in bundle.streams}
     settings = elasticsearch_settings(process, first, "the API")
     open_bus(process, first, [topic for one in topics.values() for topic in one.all()])
-    store = open_store(process, settings)
+    store = open_store(process, settings, lambda it: it.counts())
     board = None if process.settings.peers is None else PeerBoard(process.settings.peers, process.clock)
     resources: list[AnyResource] = [*bundle.streams, *bundle.simulations, *bundle.detectors, *bundle.policies]
     app = create_app(

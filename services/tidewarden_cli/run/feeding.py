@@ -32,11 +32,12 @@ class PushSource(Protocol):
 def source_of(process: Process, stream: MetricStream) -> Source:
     """The source that the process is to run."""
     spec = next(one for one in stream.spec.sources if one.name == process.orders.source)
+    settings = process.settings
     around = Surroundings(
-        process.bundle.base_dir_of(stream),
-        kafka=kafka_of(process.settings, stream),
-        prometheus_url=process.settings.prometheus_url,
-        secrets_dir=process.settings.secrets_dir,
+        base_dir=process.bundle.base_dir_of(stream),
+        kafka=kafka_of(settings, stream),
+        prometheus_url=settings.prometheus_url,
+        secrets_dir=settings.secrets_dir,
     )
     try:
         return make_source(stream, spec, process.table, process.clock, around)
