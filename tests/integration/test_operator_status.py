@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,6 @@ import pytest
 from servers.operator import Kube, StatusServer, detector, run_pods, running_operator, simulation, stream, until
 
 pytestmark = pytest.mark.apiserver
-
-
-@pytest.fixture
-def pods_say() -> Iterator[StatusServer]:
-    """A status page for pods that a test makes."""
-    server = StatusServer()
-    yield server
-    server.close()
 
 
 def test_the_status_tells_what_the_pods_say(kube: Kube, namespace: str, pods_say: StatusServer, tmp_path: Path) -> None:

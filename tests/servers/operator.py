@@ -277,6 +277,14 @@ class StatusServer:
         self._server.server_close()
 
 
+@pytest.fixture
+def pods_say() -> Iterator[StatusServer]:
+    """A status page for pods that a test makes."""
+    server = StatusServer()
+    yield server
+    server.close()
+
+
 def run_pods(kube: Kube, namespace: str, workload: dict[str, Any], port: int) -> None:
     """Do as controllers and kubelet would: a ready pod for a workload, and the workload's status."""
     name = workload["metadata"]["name"]
