@@ -29,7 +29,7 @@ from cluster import dependencies
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "tidewarden-tests"
-IMAGE = "localhost/tidewarden:tests"
+REPOSITORY, TAG, NEXT_TAG = "localhost/tidewarden", "tests", "tests-next"
 SERVERS = ("kafka", "elasticsearch", "prometheus", "alertmanager")
 BUILD_TIMEOUT_S = 1_200  # 3 min on a busy machine of two cores, of which kernels take 40 s
 LOAD_TIMEOUT_S = 600  # 30 s for 1.4 GB
@@ -56,9 +56,11 @@ def build_image() -> str:
     """Our image, from the working tree; layers that did not change are taken from the last build."""
     base = os.environ.get("TIDEWARDEN_PYTHON_IMAGE")
     arguments = [f"--build-arg=PYTHON_IMAGE={base}"] if base else []
-    command = [engine(), "build", "--network=host", *arguments, "-t", IMAGE, str(ROOT)]
-    _run(command, BUILD_TIMEOUT_S)
-    return IMAGE
+    image = f"{REPOSITORY}:{TAG}"
+    _run([engine(), "build", "--network=host", *arguments, "-t", image, str(ROOT)], BUILD_TIMEOUT_S)
+    # The same under another tag, for upgrades: to Kubernetes it is another image.
+    _run([engine(), "tag", image, f"{REPOSITORY}:{NEXT_TAG}"], 60)
+    return image
 
 
 class Kind:
@@ -73,7 +75,7 @@ class Kind:
             created, ours, servers = pool.submit(self._create), pool.submit(build_image), pool.submit(images_of_servers)
             fresh, told = created.result(), servers.result()
             local = [image for image in told.values() if image.startswith("localhost/")]
-            self._load([ours.result(), *(local if fresh else [])])
+            self._load([ours.result(), f"{REPOSITORY}:{NEXT_TAG}", *(local if fresh else [])])
         return told
 
     def delete(self) -> None:
