@@ -1,7 +1,8 @@
-"""What the four kinds become, as golden files: ``pytest --update-golden`` (or UPDATE_GOLDEN=1) writes them anew."""
+"""What the four kinds become, as golden files: ``UPDATE_GOLDEN=1`` writes them anew."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidewarden.resources import AlertPolicy, AnomalyDetector, AnyResource, MetricSimulation, MetricStream
+from tidewarden.resources.loader import load
+from tidewarden.settings import load_settings
 from tidewarden_operator.keys import Manifest
 from tidewarden_operator.plan import detector, monitoring, policy, shared, simulation, stream
 from tidewarden_operator.plan.bundle import NamespaceBundle
@@ -110,9 +113,20 @@ def test_plans_are_as_the_golden_files_say(name: str, request: pytest.FixtureReq
 
 def _plain(manifest: Manifest) -> Manifest:
     """Without shared parts, which YAML would write as anchors."""
-    import json
-
     return dict(json.loads(json.dumps(manifest)))
+
+
+@pytest.mark.parametrize("name", sorted(_plans()))
+def test_pods_can_read_what_they_are_told(name: str, tmp_path: Path) -> None:
+    """The loader of files, which is strict, takes every resources.yaml, and the settings every settings.yaml."""
+    told = [m for m in _plans()[name] if m["kind"] == "ConfigMap" and "settings.yaml" in m["data"]]
+    assert told
+    for config in told:
+        for file, text in config["data"].items():
+            (tmp_path / file).write_text(text)
+        bundle = load([tmp_path / "resources.yaml"])
+        assert [one.metadata.namespace for one in bundle.streams] == ["team"]
+        assert load_settings(tmp_path / "settings.yaml").namespace == "team"
 
 
 def _config_hash(manifests: list[Manifest], kind: str) -> str:
