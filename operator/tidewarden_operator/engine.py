@@ -30,7 +30,9 @@ from tidewarden_operator.settings import OperatorSettings
 SETTLE_S = 0.05
 # What resources share is looked at once for all that are applied together: its API pod restarts with every change.
 GATHER_S = 1.0
-STOP_S = 15.0  # below the 30 s that Kubernetes grants; what is cut off is done by the successor
+# For each of the two sets of workers; together below the 20 s that the chart grants. What is cut off is done by the
+# successor.
+STOP_S = 8.0
 
 log = structlog.get_logger()
 

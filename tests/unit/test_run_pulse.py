@@ -84,3 +84,36 @@ def test_partitions_are_known_once_their_state_is_restored() -> None:
     consumer.poll(1, 0.0)
     assert (partitions, told) == ({0, 1, 2}, ["assigned"])
     bus.close()
+
+
+def test_a_member_that_gets_nothing_is_ready_too() -> None:
+    """With more members than partitions the group's word counts, not a partition."""
+    told: list[str] = []
+
+    class Spare:
+        joined = False
+
+        def poll(self, max_records: int, timeout: float) -> list[object]:
+            return []
+
+    class Group:
+        def consumer(self, topics: list[str], group: str, **_: object) -> Spare:
+            return spare
+
+    class Nobody:
+        def assigned(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+            raise AssertionError("nothing is assigned")
+
+        def revoked(self, places: Collection[TopicPartition]) -> None: ...
+
+        def lost(self, places: Collection[TopicPartition]) -> None: ...
+
+    spare = Spare()
+    bus = WatchedBus(Group(), Pulses(ManualClock()), set(), lambda: told.append("joined"))  # type: ignore[arg-type]
+    consumer = bus.consumer(["t"], "g", member="m", assignment=Nobody())
+    consumer.poll(1, 0.0)
+    assert told == []
+    spare.joined = True
+    consumer.poll(1, 0.0)
+    consumer.poll(1, 0.0)
+    assert told == ["joined"]
