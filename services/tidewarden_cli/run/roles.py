@@ -112,7 +112,7 @@ def _alert(process: Process) -> None:
     notifier = Notifier(
         delivery, policy, telemetry, process.clock,
         load_state=lambda: state.load(delivery), save_state=lambda content: state.save(delivery, content),
-        page_url=settings.page_url,
+        page_url=settings.page_url, secrets_dir=settings.secrets_dir, alertmanager_url=settings.alertmanager_url,
     )  # fmt: skip
     alerts = process.bus.consumer([topics.name("alerts")], delivery)
     process.add_stage(delivery, lambda stop: notifier.run(stop, alerts))

@@ -93,7 +93,7 @@ class DetectService:
         self._board.post()
         self._meet_tenants()
         self._observe(scores, record.headers.get("time"))
-        advanced = self._advance(ended=len(frame) == 0)
+        advanced = self._advance(ended="ended" in record.headers)
         if advanced:
             owed = self._scorer.advance(self._watermarks)
             scores, anomalies = ScoreFrame.concat([scores, owed.scores]), anomalies + owed.anomalies
@@ -150,7 +150,7 @@ class DetectService:
     def _say(self, scores: ScoreFrame, anomalies: list[Anomaly], advanced: set[str]) -> list[Output]:
         """Scores and anomalies by tenant, tenants by name."""
         number = self._tenant_of[scores.series]
-        present = np.unique(number)
+        present = np.flatnonzero(np.bincount(number, minlength=1))
         frames = {self._tenants[present[0]]: scores} if len(present) == 1 else {}
         if len(present) > 1:
             frames = {self._tenants[n]: scores.take(number == n) for n in present.tolist()}

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+import numpy as np
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from tidewarden.credentials import read_secret
+from tidewarden.bus.kafka.connection import Connection
 from tidewarden.settings import KafkaSettings
 
 MAX_MESSAGES = 10_000  # of one poll; 40,000 readings where a message carries four
@@ -117,11 +118,11 @@ class RawConsumer:
         if first is None:
             return []
         messages = [first, *self._client.consume(max_messages - 1, 0)]
-        for message in messages:
-            if message.error() is not None:
-                return self._by_partition([m for m in messages if self._is_sound(m)])
-        self._failure = ""
-        return self._by_partition(messages)
+        if list(map(Message.error, messages)).count(None) < len(messages):
+            messages = [message for message in messages if self._is_sound(message)]
+        else:
+            self._failure = ""
+        return _by_partition(messages)
 
     def close(self) -> None:
         """Release connections."""
@@ -135,20 +136,6 @@ class RawConsumer:
             self._failure = self._away(error)
         return False
 
-    def _by_partition(self, messages: list[Any]) -> list[RawMessages]:
-        numbers = [message.partition() for message in messages]
-        offsets = [message.offset() for message in messages]
-        values = [message.value() or b"" for message in messages]
-        present = sorted(set(numbers))
-        if len(present) == 1:
-            return [RawMessages(present[0], offsets, values)]
-        found = {number: RawMessages(number, [], []) for number in present}
-        for number, offset, value in zip(numbers, offsets, values, strict=True):
-            part = found[number]
-            part.offsets.append(offset)
-            part.values.append(value)
-        return list(found.values())
-
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN or not self._failure:
             self._failure = self._away(error)
@@ -161,18 +148,22 @@ class RawConsumer:
         return f"{error.name()}: {error.str()}"
 
 
+def _by_partition(messages: list[Any]) -> list[RawMessages]:
+    """Messages as columns; a poll brings long runs of each partition, so runs are what is moved, not messages."""
+    numbers = list(map(Message.partition, messages))
+    offsets = list(map(Message.offset, messages))
+    values = [value or b"" for value in map(Message.value, messages)]
+    found: dict[int, RawMessages] = {}
+    ends = [*(np.flatnonzero(np.diff(np.asarray(numbers, np.int32))) + 1).tolist(), len(numbers)]
+    start = 0
+    for end in ends if numbers else ():
+        part = found.setdefault(numbers[start], RawMessages(numbers[start], [], []))
+        part.offsets += offsets[start:end]
+        part.values += values[start:end]
+        start = end
+    return [found[number] for number in sorted(found)]
+
+
 def client_config(settings: KafkaSettings) -> dict[str, str | int]:
     """Address and credentials as librdkafka's settings; ValueError names the key that the Secret lacks."""
-    protocol, folder = settings.security_protocol, settings.secret_dir
-    config: dict[str, str | int] = {"bootstrap.servers": settings.bootstrap_servers, "security.protocol": protocol}
-    if protocol.startswith("SASL"):
-        secret = {} if folder is None else read_secret(folder)
-        for key in ("username", "password"):
-            if key not in secret:
-                raise ValueError(f"{protocol} needs a Secret with the key {key}: add it")
-            config[f"sasl.{key}"] = secret[key]
-        config["sasl.mechanism"] = settings.sasl_mechanism
-    if protocol.endswith("SSL") and folder is not None:
-        files = {"ssl.ca.location": "ca.crt", "ssl.certificate.location": "tls.crt", "ssl.key.location": "tls.key"}
-        config |= {option: str(folder / name) for option, name in files.items() if (folder / name).is_file()}
-    return {**config, **settings.options}
+    return Connection(settings, "tidewarden-source").config()
