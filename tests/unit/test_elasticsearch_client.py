@@ -6,8 +6,12 @@ The server here is a real HTTP server with answers from a script; waiting is don
 from __future__ import annotations
 
 import json
+import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,7 +33,7 @@ Answer = Callable[[str, str, bytes], tuple[int, Any]]
 class ScriptedServer:
     """Answers by ``answer(method, path, body)``, or as a server with nothing in it where that gives None."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[tuple[str, str, bytes]] = []
         self.answer: Callable[[str, str, bytes], tuple[int, Any] | None] = lambda *_: None
         self.product = "Elasticsearch"
@@ -54,12 +58,21 @@ class ScriptedServer:
 
             do_GET = do_POST = do_PUT = do_DELETE = _reply  # noqa: N815 - named by http.server
 
+            def handle(self) -> None:
+                with suppress(ssl.SSLError):  # a client that does not trust us has gone
+                    super().handle()
+
             def log_message(self, *_: Any) -> None:
                 """Silent."""
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        scheme = "http"
+        if tls is not None:
+            scheme = "https"
+            # Each connection's thread shakes hands: a client that breaks it off must not stop the others.
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = f"{scheme}://127.0.0.1:{self._http.server_address[1]}"
         self.templates: dict[str, Any] = {}
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
@@ -255,3 +268,26 @@ def sent_authorization(store: ElasticsearchStore) -> list[str]:
     headers = store._client._client._headers
     store.close()
     return [headers["authorization"]]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl, which is not installed")
+def test_a_certificate_is_trusted_by_the_file_of_its_ca_only(tmp_path: Path, clock: ManualClock) -> None:
+    """With ca.crt in the folder of secrets https works; without it, the error names the remedy and is no outage."""
+    certificate, key = tmp_path / "ca.crt", tmp_path / "key"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    server = ScriptedServer(tls)
+    try:
+        trusting = ElasticsearchStore(ElasticsearchSettings(url=server.url, secret_dir=tmp_path), "n", clock=clock)
+        assert trusting.offsets("shop") == {}
+        trusting.close()
+        doubting = ElasticsearchStore(ElasticsearchSettings(url=server.url), "n", clock=clock)
+        with pytest.raises(StoreError, match=r"ca\.crt") as caught:
+            doubting.offsets("shop")
+        assert not isinstance(caught.value, StoreUnavailableError)
+        doubting.close()
+    finally:
+        server.close()
