@@ -67,7 +67,7 @@ kernels: $(VENV)/.installed ## Compile all kernels anew (numba does not see edit
 	@$(BIN)/python -m tidewarden_cli.warm
 
 lock: $(VENV)/.installed-dev ## Pin every dependency for the image (needs uv)
-	@uv pip compile --quiet --universal --python-version 3.11 --no-header pyproject.toml -o requirements.lock
+	@uv pip compile --quiet --universal --python-version 3.11 --no-header --extra cluster pyproject.toml -o requirements.lock
 
 clean: ## Remove what make has made here
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

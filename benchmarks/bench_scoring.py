@@ -27,7 +27,7 @@ POINTS = 1440
 FRAME_READINGS = 10_000  # as the detect service gets them from the bus
 PEER_SERIES = 10
 PEER_BUDGET_S = 6.0
-KINDS = ("auto", "ewma")
+KINDS = ("auto", "density", "ewma")
 
 
 def waves(n_points: int, n_series: int) -> npt.NDArray[np.float64]:

@@ -8,9 +8,9 @@ A new source is one file that implements `Source`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from tidewarden.frames import Frame
 
@@ -64,6 +64,22 @@ class Source(Protocol):
 
     def progress(self) -> tuple[int, int | None]:
         """Readings yielded so far and in all (None where endless or unknown)."""
+
+
+@runtime_checkable
+class CuttingSource(Protocol):
+    """A source whose batches are cut by time and chance, so that a replay must be told where they ended."""
+
+    def cut_at(self, positions: Sequence[str]) -> None:
+        """Called before `batches`: end a batch at exactly each of these positions, in whatever order they come."""
+
+
+@runtime_checkable
+class ReportingSource(Protocol):
+    """A source that may have to wait, and says why."""
+
+    def report_to(self, say: Callable[[Literal["running", "waiting"], str], None]) -> None:
+        """Called before `batches`, which calls ``say`` with a state and a sentence (or none) while it works."""
 
 
 class SourceError(Exception):

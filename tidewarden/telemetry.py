@@ -86,6 +86,12 @@ class Telemetry:
         self.errors = Counter(
             "tidewarden_errors", "Failures that a service survived.", ["service", "error"], registry=r
         )
+        self.store_available = Gauge(
+            "tidewarden_store_available",
+            "Whether the store took what was written last, 1 or 0.",
+            ["service"],
+            registry=r,
+        )
         self.stored = Counter("tidewarden_stored_rows", "Rows written to the store.", ["stream", "kind"], registry=r)
 
 

@@ -23,10 +23,13 @@ from typer.models import ArgumentInfo, ParameterInfo
 
 from tidewarden.resources import MetricStream
 from tidewarden.resources.anomalydetector import parse_budget
-from tidewarden.resources.base import format_duration, parse_duration
+from tidewarden.resources.base import NAME_PATTERN, format_duration, parse_duration
+from tidewarden.resources.crd.columns import SHOWN, Shown
 from tidewarden.resources.crd.files import CHART, chart_templates, manifests
+from tidewarden.resources.crd.rules import FIELD_RULES, RULES
 from tidewarden.resources.loader import KINDS
 from tidewarden.resources.schema import Field, fields_of, walk
+from tidewarden.resources.status import STATUSES
 from tidewarden.status import SECTIONS, STATUS_FIELDS
 from tidewarden.telemetry import Telemetry
 
@@ -80,7 +83,35 @@ def resources_page() -> str:
         spec = fields_of(model)["spec"].model
         assert spec is not None
         lines += [f"## {kind}\n", f"{_first_paragraph(model)}\n", *_table(spec, prefix="spec.")]
+        lines += [f"### Rules of {kind}\n", *(f"- {rule}" for rule in _rules(spec)), ""]
+        lines += [f"### Status of {kind}\n", "In a cluster, written by the operator.\n", *_status(STATUSES[kind])]
+        lines += [f"### {kind} in kubectl\n", *_columns(SHOWN[kind])]
     return "\n".join(lines)
+
+
+def _rules(spec: type[BaseModel]) -> Iterator[str]:
+    """What holds between fields and over changes: the rules that the API server checks."""
+    owners = [("spec", spec), *((f"spec.{path}", field.model) for path, field in walk(spec) if field.model is not None)]
+    for path, model in owners:
+        for rule in RULES.get(model, ()):
+            yield f"`{path}{'.' if rule.field else ''}{rule.field}`: {rule.summary}"
+        for name in fields_of(model):
+            for rule in FIELD_RULES.get((model, name), ()):
+                yield f"`{path}.{name}`: {rule.summary}"
+
+
+def _status(model: type[BaseModel]) -> list[str]:
+    rows = [(f"`{path}`", _type(field), _one_line(field.description)) for path, field in walk(model, "status.")]
+    return _markdown(("Field", "Type", "What it is"), rows)
+
+
+def _columns(shown: Shown) -> list[str]:
+    scale = ", `kubectl scale` sets `spec.replicas`" if shown.scale else ""
+    rows = [(c.name, f"`{c.path}`", "`-o wide`" if c.wide else "", c.description) for c in shown.columns]
+    return [
+        f"`kubectl get {shown.plural}`, or `{shown.short}` for short, or `tidewarden` for all four kinds{scale}.\n",
+        *_markdown(("Column", "Field", "Shown with", "What it is"), rows),
+    ]
 
 
 def _table(model: type[BaseModel], prefix: str = "", only: set[str] | None = None) -> list[str]:
@@ -152,7 +183,7 @@ def _limits(field: Field) -> str:
             found.append("not empty" if least == 1 else f"≥ {least} {unit}")
         if most is not None:
             found.append(f"≤ {most} {unit}")
-        if getattr(item, "pattern", None):
+        if getattr(item, "pattern", None) == NAME_PATTERN:
             found.append("a DNS label")
     return ", ".join(found)
 

@@ -201,17 +201,15 @@ class Instance:
         """Records that the merge had to let go of, read again from the bus."""
         consumer = self._bus.consumer([self._place.topic], f"{self.name}.again")
         found: list[Record] = []
-        wanted = set(offsets)
+        wanted, attempts, passed = set(offsets), 0, False
         try:
             ends = self._bus.ends(self._place.topic)
             consumer.seek({place: offsets[0] if place == self._place else end for place, end in ends.items()})
-            attempts = 0
-            while len(found) < len(wanted):
-                records = consumer.poll(REREAD_RECORDS, REREAD_TIMEOUT_S)
-                found += [record for record in records if record.place == self._place and record.offset in wanted]
+            while len(found) < len(wanted) and attempts < REREAD_ATTEMPTS and not passed:
+                records = [r for r in consumer.poll(REREAD_RECORDS, REREAD_TIMEOUT_S) if r.place == self._place]
+                found += [record for record in records if record.offset in wanted]
+                passed = any(record.offset > offsets[-1] for record in records)
                 attempts = 0 if records else attempts + 1
-                if attempts > REREAD_ATTEMPTS or any(record.offset > offsets[-1] for record in found):
-                    break
         finally:
             consumer.close()
         if len(found) < len(wanted):

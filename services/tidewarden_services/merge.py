@@ -14,14 +14,15 @@ API's) pass at once. With one instance everything passes at once.
 
 Bounds. Of an instance that is missing only the time is needed, so reading goes on, but what the others
 say must be kept until it is back: at most `HELD_ROWS` rows stay in memory (400,000 scores are 28 MB), of
-the rest only the place is remembered, 150 bytes a record, and it is read again when its turn comes. What
-lies more than `HELD_RECORDS` records back (75 MB of places; at ten records a second fourteen hours) is handed on
+the rest only the place is remembered, 200 bytes a record, and it is read again when its turn comes. What
+lies more than `HELD_RECORDS` records back (100 MB of places; at ten records a second fourteen hours) is handed on
 without the missing instance: better late and incomplete than never. That also lets go of the last word
 of a detector that no longer exists. Which records these are depends on offsets alone.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -56,7 +57,9 @@ class Waiting(NamedTuple):
 class _Held(NamedTuple):
     time: int
     input_offset: int
+    number: int  # of the instance
     offset: int
+    rows: int
     record: Record | None  # None: to be read again
 
 
@@ -79,6 +82,10 @@ class _Lane:
 
     def oldest(self) -> int | None:
         return min((queue[0].offset for queue in self.queues if queue), default=None)
+
+    def lacking(self) -> Iterator[_Held]:
+        """What is held without its record, in the order in which it will be handed on."""
+        return heapq.merge(*((held for held in queue if held.record is None) for queue in self.queues))
 
     def pop_until(self, before: int) -> Iterator[list[_Held]]:
         """Groups of one time, earlier than ``before``, in order."""
@@ -116,6 +123,7 @@ class Merge:
         self._position = 0
         self._rows = 0
         self._records = 0
+        self._again: dict[int, Record] = {}  # read again, by offset
         self.overtaken = 0  # groups handed on without an instance that was missing for too long
 
     def offer(self, record: Record) -> Iterator[list[Record]]:
@@ -141,7 +149,7 @@ class Merge:
             return
         self._hold(lane, number, time, input_offset, record)
         for group in lane.pop_until(min(lane.shown)):
-            yield self._hand_on(group)
+            yield self._hand_on(lane, group)
         if before // self._stride != self._position // self._stride:
             yield from self._overtake()
 
@@ -170,6 +178,7 @@ class Merge:
         """Go on from a snapshot; the records from its `begin` on are to be offered again."""
         self._position = state.position
         self._rows = self._records = 0
+        self._again = {}
         self._lanes = {}
         for service, key, handed, shown in state.lanes:
             lane = self._lanes[service, key] = _Lane(max(self._instances, len(handed)))
@@ -185,15 +194,28 @@ class Merge:
         else:
             self._rows += rows
         self._records += 1
-        lane.queues[number].append(_Held(time, input_offset, record.offset, kept))
+        lane.queues[number].append(_Held(time, input_offset, number, record.offset, rows, kept))
 
-    def _hand_on(self, group: list[_Held]) -> list[Record]:
+    def _hand_on(self, lane: _Lane, group: list[_Held]) -> list[Record]:
         """The records of a group; those that were too much to keep are read again."""
+        lacking = [held for held in group if held.record is None and held.offset not in self._again]
+        if lacking:
+            self._read_again(lane, lacking)
         self._records -= len(group)
-        self._rows -= sum(_rows_of(held.record) for held in group if held.record is not None)
-        lacking = sorted(held.offset for held in group if held.record is None)
-        again = {record.offset: record for record in self._reread(lacking)} if lacking else {}
-        return [held.record if held.record is not None else again[held.offset] for held in group]
+        self._rows -= sum(held.rows for held in group if held.record is not None or held.offset in self._again)
+        return [held.record if held.record is not None else self._again.pop(held.offset) for held in group]
+
+    def _read_again(self, lane: _Lane, lacking: list[_Held]) -> None:
+        """Get these back, and with them what will be needed next, as far as there is room for it."""
+        room = max(self._held_rows - self._rows, self._held_rows // 4) - sum(held.rows for held in lacking)
+        for held in lane.lacking():
+            if held.offset in self._again:
+                continue
+            if (room := room - held.rows) < 0:
+                break
+            lacking.append(held)
+        self._again |= {record.offset: record for record in self._reread(sorted(held.offset for held in lacking))}
+        self._rows += sum(held.rows for held in lacking)
 
     def _overtake(self) -> Iterator[list[Record]]:
         """Hand on what has waited for more than `HELD_RECORDS` records."""
@@ -204,7 +226,7 @@ class Merge:
                 time = next(queue[0].time for queue in lane.queues if queue and queue[0].offset == oldest)
                 for group in lane.pop_until(time + 1):
                     self.overtaken += 1
-                    yield self._hand_on(group)
+                    yield self._hand_on(lane, group)
 
 
 def origin_of(record: Record) -> tuple[str, int, int, int] | None:

@@ -15,6 +15,7 @@ DAY_MS = 86_400_000
 STEP_MS = 300_000
 BLOCKS = {
     "auto": {"warmup": 60},
+    "density": {"warmup": 60, "projections": 2},
     "ewma": {"warmup": 30},
     "mad": {"warmup": 30},
     "seasonal": {"warmup": 300},

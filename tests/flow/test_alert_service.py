@@ -360,7 +360,9 @@ def test_the_log_says_when_an_alert_fires_gets_worse_and_resolves_but_not_when_i
 
 def test_a_header_that_needs_a_missing_variable_is_an_error_that_names_it() -> None:
     policy = _policy({"webhook": {"url": "http://127.0.0.1:9/", "headers": {"X-Key": "${NO_SUCH}"}}})
-    with pytest.raises(ValueError, match="webhook header 'X-Key' needs NO_SUCH in the environment: set it"):
+    with pytest.raises(
+        ValueError, match="webhook header 'X-Key' needs NO_SUCH: set it in its Secret or in the environment"
+    ):
         Notifier("notify.few", policy, Telemetry(), SystemClock(), environ={})
 
 

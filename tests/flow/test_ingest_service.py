@@ -121,7 +121,8 @@ def everything(bus: MemoryBus, topics: StreamTopics) -> dict[str, list]:
                 if purpose == "readings":
                     f = record.value
                     rows = zip(f.series.tolist(), f.timestamp.tolist(), f.value.tolist(), strict=True)
-                    place.append((record.headers["position"], [(f.table[s].path, t, v) for s, t, v in rows]))
+                    told = (record.headers.get("position", "end"), record.headers.get("time"))
+                    place.append((told, [(f.table[s].path, t, v) for s, t, v in rows]))
                 else:
                     place.append([(r.id, r.reason, r.origin) for r in record.value])
         consumer.close()

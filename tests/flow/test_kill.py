@@ -14,12 +14,12 @@ import pytest
 from tidewarden.store.embedded import EmbeddedStore
 from tidewarden.store.port import Query
 
-KILLS = 50
+KILLS = 26  # with one partition, and again with four
 RESOURCES = """\
 apiVersion: tidewarden.dev/v1alpha1
 kind: MetricStream
 metadata: {name: shop}
-spec: {tenants: [shop], interval: 1m}
+spec: {tenants: [shop, bank], interval: 1m}
 ---
 apiVersion: tidewarden.dev/v1alpha1
 kind: MetricSimulation
@@ -28,7 +28,7 @@ spec:
   stream: shop
   seed: 11
   start: 2026-01-05T00:00:00Z
-  fleet: {tenants: [shop], clusters: 2, nodes: 3, metrics: [latency_ms, error_rate, throughput]}
+  fleet: {tenants: [shop, bank], clusters: 2, nodes: 3, metrics: [latency_ms, error_rate, throughput]}
   points: 2400
   speed: SPEED
   anomalies: {ratio: 0.6}
@@ -47,12 +47,12 @@ UNPACED = "0"
 PACED = "36000"  # 600 points a second: about 4 s of playing, cut into pieces by the kills
 
 
-def play(resources: Path, data_dir: Path, done: multiprocessing.synchronize.Event) -> None:
+def play(resources: Path, data_dir: Path, partitions: int, done: multiprocessing.synchronize.Event) -> None:
     """One process: run until everything is played, with snapshots so frequent that kills hit them, too."""
     from tidewarden.resources.loader import load
     from tidewarden_cli.local.pipeline import LocalPipeline
 
-    pipeline = LocalPipeline(load([resources]), data_dir, snapshot_every_s=0.05)
+    pipeline = LocalPipeline(load([resources]), data_dir, snapshot_every_s=0.05, partitions=partitions)
     pipeline.start()
     while not pipeline.finished():
         if pipeline.crew.failed.wait(0.02):
@@ -63,7 +63,7 @@ def play(resources: Path, data_dir: Path, done: multiprocessing.synchronize.Even
 
 @pytest.fixture(scope="module")
 def processes() -> multiprocessing.context.BaseContext:
-    """A fork server with the product imported, so that fifty starts cost seconds, not minutes."""
+    """A fork server with the product imported, so that so many starts cost seconds, not minutes."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tidewarden_cli.local.pipeline", "tidewarden.resources.loader"])
     return context
@@ -88,28 +88,33 @@ def results(data_dir: Path) -> dict[str, pa.Table | list[object]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_fifty_kills_change_nothing(tmp_path: Path, processes: multiprocessing.context.BaseContext) -> None:
-    """After fifty kill -9 at random moments, every score, rollup, anomaly and alert equals the undisturbed run's."""
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_kills_change_nothing(tmp_path: Path, processes: multiprocessing.context.BaseContext, partitions: int) -> None:
+    """After 26 kill -9 at random moments, every score, rollup, anomaly and alert equals the undisturbed run's.
+
+    The undisturbed run has one partition and takes everything in large frames, the killed one may have four and
+    takes it tick by tick: neither makes a difference.
+    """
     calm = tmp_path / "calm.yaml"
     calm.write_text(RESOURCES.replace("SPEED", UNPACED))
     done = processes.Event()
-    undisturbed = processes.Process(target=play, args=(calm, tmp_path / "calm", done))
+    undisturbed = processes.Process(target=play, args=(calm, tmp_path / "calm", 1, done))
     undisturbed.start()
     undisturbed.join(240)
     assert done.is_set()
     expected = results(tmp_path / "calm")
-    assert len(expected["readings"]) >= 2400 * 18
+    assert len(expected["readings"]) >= 2400 * 36
     assert len(expected["anomalies"]) >= 5
     assert len(expected["alerts"]) >= 1
 
-    moments = random.Random(20261122)
+    moments = random.Random(20261122 + partitions)
     kills = 0
     rounds = 0
     while kills < KILLS:
         rounds += 1
         paced = tmp_path / f"paced-{rounds}.yaml"
         paced.write_text(RESOURCES.replace("SPEED", PACED))
-        kills += run_with_kills(processes, paced, tmp_path / f"data-{rounds}", moments)
+        kills += run_with_kills(processes, paced, tmp_path / f"data-{rounds}", partitions, moments)
         found = results(tmp_path / f"data-{rounds}")
         for what, content in expected.items():
             if isinstance(content, pa.Table):
@@ -122,13 +127,17 @@ def test_fifty_kills_change_nothing(tmp_path: Path, processes: multiprocessing.c
 
 
 def run_with_kills(
-    processes: multiprocessing.context.BaseContext, resources: Path, data_dir: Path, moments: random.Random
+    processes: multiprocessing.context.BaseContext,
+    resources: Path,
+    data_dir: Path,
+    partitions: int,
+    moments: random.Random,
 ) -> int:
     """Play to the end, killing on the way; how many times."""
     kills = 0
     done = processes.Event()
     while not done.is_set():
-        process = processes.Process(target=play, args=(resources, data_dir, done))
+        process = processes.Process(target=play, args=(resources, data_dir, partitions, done))
         process.start()
         # From before the first byte is written to well into the middle; the last one may finish in peace.
         patience = moments.uniform(0.2, 1.6) if kills < 15 else 120.0

@@ -70,7 +70,7 @@ def by_pipeline(recording: Path, model: str, folder: Path) -> pa.Table:
     return rows
 
 
-@pytest.mark.parametrize("model", ["auto", "ewma", "mad", "seasonal"])
+@pytest.mark.parametrize("model", ["auto", "density", "ewma", "mad", "seasonal"])
 def test_command_library_and_pipeline_give_the_same_bits(recording: Path, model: str, tmp_path: Path) -> None:
     """Score, p-value, expected value and band of each reading are the same to the last bit, whichever way it goes."""
     table = csv.read_csv(recording)

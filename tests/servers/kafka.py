@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -31,21 +31,40 @@ class KafkaServer:
 
     Stopping it with `kill` and starting it again keeps its ports and its data. Start it on the main
     thread: where the system allows, it ends with the thread that started it.
+
+    Args:
+        jars: folder with Kafka's jars.
+        home: folder of its own, for settings, log and data.
+        listeners: security protocols to speak besides PLAINTEXT; their addresses are in `addresses`.
+        settings: further settings of the server, keys and logins for these listeners for example.
+        scram: credentials to begin with, as ``SCRAM-SHA-512=[name=…,password=…]``.
     """
 
-    def __init__(self, jars: Path, home: Path) -> None:
+    def __init__(
+        self,
+        jars: Path,
+        home: Path,
+        *,
+        listeners: Sequence[str] = (),
+        settings: Mapping[str, object] | None = None,
+        scram: str | None = None,
+    ) -> None:
         self._java = [*_bound_to_us(), "java", *JVM, f"-Dlog4j2.configurationFile={home / 'log4j2.properties'}"]
         self._java += ["-cp", str(jars / "*")]
         self._home = home
         self._process: subprocess.Popen[bytes] | None = None
-        port, controller = _free_ports(2)
-        self.address = f"127.0.0.1:{port}"
+        controller, *ports = _free_ports(2 + len(listeners))
+        protocols = dict(zip(("PLAINTEXT", *listeners), ports, strict=True))
+        self.addresses = {protocol: f"127.0.0.1:{port}" for protocol, port in protocols.items()}
+        self.address = self.addresses["PLAINTEXT"]
         (home / "log4j2.properties").write_text(_LOGGING)
-        (home / "server.properties").write_text(_settings(port, controller, home / "data"))
+        all_settings = _settings(self.addresses, controller, home / "data") | dict(settings or {})
+        lines = "".join(f"{name}={value}\n" for name, value in all_settings.items())
+        (home / "server.properties").write_text(lines)
         # Fixed: one id in 64 drawn at random begins with "-", which the tool takes for an option.
         cluster = urlsafe_b64encode(b"tidewarden-tests").decode().rstrip("=")
         storage = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(home / "server.properties")]
-        command = [*self._java, *storage, "--ignore-formatted"]
+        command = [*self._java, *storage, "--ignore-formatted", *(["--add-scram", scram] if scram else [])]
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
         if done.returncode:
             told = (done.stdout + done.stderr)[-2_000:]
@@ -94,20 +113,25 @@ class KafkaServer:
 @pytest.fixture(scope="session")
 def kafka_jars() -> Path:
     """Folder with Kafka's jars, fetched by Maven the first time."""
+    return jars()
+
+
+def jars() -> Path:
+    """The same outside of a test, for an image, say."""
     missing = [program for program in ("java", "mvn") if shutil.which(program) is None]
     if missing:
         pytest.skip(f"a real Kafka needs {' and '.join(missing)} on the PATH")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidewarden-tests"
-    jars = cache / f"kafka-{KAFKA_VERSION}"
-    if not jars.is_dir():
+    kept = cache / f"kafka-{KAFKA_VERSION}"
+    if not kept.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             _fetch(Path(scratch))
             try:
-                (Path(scratch) / "jars").rename(jars)
+                (Path(scratch) / "jars").rename(kept)
             except OSError:  # another test run was faster
-                assert jars.is_dir()
-    return jars
+                assert kept.is_dir()
+    return kept
 
 
 @pytest.fixture(scope="session")
@@ -164,15 +188,17 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _settings(port: int, controller: int, data: Path) -> str:
-    settings = {
+def _settings(addresses: Mapping[str, str], controller: int, data: Path) -> dict[str, object]:
+    listeners = ",".join(f"{protocol}://{address}" for protocol, address in addresses.items())
+    return {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": listeners,
+        "listener.security.protocol.map": ",".join(f"{name}:{name}" for name in addresses) + ",CONTROLLER:PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": data,
         "num.partitions": 3,
         "offsets.topic.replication.factor": 1,
@@ -182,7 +208,6 @@ def _settings(port: int, controller: int, data: Path) -> str:
         "share.coordinator.state.topic.min.isr": 1,
         "group.initial.rebalance.delay.ms": 0,
     }
-    return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
 _LOGGING = """\

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,9 @@ class Roles:
                 code = None if one.process is None else one.process.poll()
                 assert code in (None, 0, -signal.SIGKILL), f"{one.name} ended with {code}:\n{one.log}"
             if time.monotonic() > deadline:
-                told = "\n".join(f"--- {one.name}: {one.status()}\n{one.log[-1500:]}" for one in self.processes.values())
+                told = "\n".join(
+                    f"--- {one.name}: {one.status()}\n{one.log[-1500:]}" for one in self.processes.values()
+                )
                 raise AssertionError(f"{what}: not within {timeout_s} s\n{told}")
             PAUSE.wait(0.2)
 
@@ -175,3 +178,80 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+class Webhook:
+    """A receiver of alerts that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.received: list[dict[str, Any]] = []
+        received = self.received
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+
+RESOURCES = """\
+apiVersion: tidewarden.dev/v1alpha1
+kind: MetricStream
+metadata: {name: shop, namespace: NAMESPACE}
+spec: {tenants: [shop], interval: 1m, partitions: 3, sources: [{name: push, http: {}}]}
+---
+apiVersion: tidewarden.dev/v1alpha1
+kind: MetricSimulation
+metadata: {name: fleet, namespace: NAMESPACE}
+spec:
+  stream: shop
+  seed: 11
+  start: 2026-01-05T00:00:00Z
+  fleet: {tenants: [shop], clusters: 2, nodes: 3, metrics: [latency_ms, error_rate]}
+  points: 800
+  speed: SPEED
+  anomalies: {ratio: 0.8}
+  evaluate: [watch]
+---
+apiVersion: tidewarden.dev/v1alpha1
+kind: AnomalyDetector
+metadata: {name: watch, namespace: NAMESPACE}
+spec: {stream: shop, alerting: {threshold: 0.7}, rollup: [node, cluster, tenant]}
+---
+apiVersion: tidewarden.dev/v1alpha1
+kind: AlertPolicy
+metadata: {name: page, namespace: NAMESPACE}
+spec: {stream: shop, groupBy: [tenant, cluster], minSeverity: info, receivers: [{webhook: {url: "WEBHOOK"}}]}
+"""
+READINGS = 2 * 3 * 2 * 800
+
+
+def whole_stream(
+    folder: Path, *, kafka: str, elasticsearch: str, webhook: str, namespace: str, speed: float = 0
+) -> Roles:
+    """Every process of a stream with a push source, a simulation, a detector of two members and a policy."""
+    resources = RESOURCES.replace("NAMESPACE", namespace).replace("WEBHOOK", webhook).replace("SPEED", str(speed))
+    roles = Roles(folder, resources, kafka, elasticsearch, namespace)
+    roles.add("archive", "archive", "--stream", "shop")
+    roles.add("alert", "alert", "--name", "page")
+    roles.add("rollup", "rollup", "--name", "watch")
+    roles.add("detect-0", "detect", "--name", "watch", "--member", "watch-0")
+    roles.add("detect-1", "detect", "--name", "watch", "--member", "watch-1")
+    roles.add("ingest", "ingest", "--stream", "shop", "--source", "push")
+    roles.add("api", "api")
+    roles.add("simulate", "simulate", "--name", "fleet")
+    roles.write_settings()
+    return roles

@@ -50,7 +50,7 @@ def calibrated(kind: str, values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("family", list(families(1, 10)))
-@pytest.mark.parametrize("kind", ["auto", "ewma", "mad"])
+@pytest.mark.parametrize("kind", ["auto", "density", "ewma", "mad"])
 def test_rare_means_rare(kind, family):
     """Without anomalies p < 1e-2 happens at most twice as often as it says, p < 1e-3 at most three times,
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
+from tidewarden.resources.crd.columns import SHOWN
+from tidewarden.resources.crd.rules import FIELD_RULES, RULES
 from tidewarden.resources.loader import KINDS
 from tidewarden.resources.schema import walk
+from tidewarden.resources.status import STATUSES
 from tidewarden.telemetry import Telemetry
 from tidewarden_cli.main import COMMANDS
 from tidewarden_cli.reference import FOLDER, PAGES, generate, main, metrics_of, stale
@@ -47,6 +50,15 @@ def test_every_field_of_every_resource_is_on_the_page() -> None:
     page = PAGES["resources.md"]()
     missing = [p for kind in KINDS.values() for p, _ in walk(kind) if p.startswith("spec.") and f"`{p}`" not in page]
     assert missing == []
+
+
+def test_the_status_the_columns_and_the_rules_are_on_the_page() -> None:
+    """Every field of every status, every column of kubectl and every rule of the API server."""
+    page = PAGES["resources.md"]()
+    assert [p for status in STATUSES.values() for p, _ in walk(status, "status.") if f"`{p}`" not in page] == []
+    assert [c.path for shown in SHOWN.values() for c in shown.columns if f"`{c.path}`" not in page] == []
+    rules = [rule for group in (*RULES.values(), *FIELD_RULES.values()) for rule in group]
+    assert [rule.summary for rule in rules if rule.summary not in page] == []
 
 
 def test_every_metric_that_is_exposed_is_documented() -> None:

@@ -37,6 +37,38 @@ WRONG = {
         _detector("alerting:\n  budget: 2/day\n  threshold: 0.8"),
         (6, "AnomalyDetector/shop-latency spec.alerting:", "both budget (2/day) and threshold (0.8): keep one"),
     ),
+    "seasonal_without_a_season": (
+        _detector("model: {kind: seasonal}\nseasonality: []"),
+        (4, "spec:", "model seasonal needs a season, but seasonality is empty: write [1d]"),
+    ),
+    "star_in_the_middle": (
+        _detector("select: {nodes: [web-*-eu]}"),
+        (6, "spec.select.nodes[0]:", "'web-*-eu' has a * before its end: names may end in *, as in web-*"),
+    ),
+    "topic_with_spaces": (
+        STREAM.replace("{tenants: [shop, bank]}", "\n  tenants: [shop]\n  sources: [{name: k, kafka: {topic: 'my topic'}}]"),
+        (6, "spec.sources[0].kafka.topic:", "'my topic' is not a topic: write letters, digits, dots, hyphens"),
+    ),
+    "season_of_nothing": (
+        _detector("seasonality: [0s]"),
+        (6, "spec.seasonality[0]:", "'0s' is out of bounds: it must be at least 1s"),
+    ),
+    "warmup_below_a_season": (
+        _detector("model: {kind: seasonal, seasonal: {warmup: 60}}\nseasonality: [2h]"),
+        (6, "spec.model.seasonal.warmup:", "60 readings are 1h at the interval 1m", "write at least 120"),
+    ),
+    "metric_that_no_simulator_knows": (
+        _simulation("fleet: {tenants: [shop], metrics: [latency]}"),
+        (6, "spec.fleet:", "metric 'latency' is not built in: describe it under custom, or use latency_ms"),
+    ),
+    "sasl_without_a_secret": (
+        STREAM.replace("{tenants: [shop, bank]}", "\n  tenants: [shop, bank]\n  kafka: {bootstrapServers: 'k:9092', securityProtocol: SASL_SSL}"),
+        (6, "spec.kafka:", "securityProtocol SASL_SSL needs secretRef"),
+    ),
+    "prometheus_of_no_tenant": (
+        STREAM.replace("{tenants: [shop, bank]}", "\n  tenants: [shop, bank]\n  sources: [{name: p, prometheus: {query: up}}]"),
+        (6, "spec.sources[0].prometheus:", "source 'p' has no tenant, but the stream has several"),
+    ),
     "unknown_field": (
         _detector("alerting: {treshold: 0.8}"),
         (6, "spec.alerting.treshold:", "no such field: did you mean 'threshold'?"),

@@ -11,12 +11,14 @@ from importlib.metadata import entry_points
 
 from tidewarden.models.auto import Auto
 from tidewarden.models.contract import Model
+from tidewarden.models.density import Density
 from tidewarden.models.ewma import Ewma
 from tidewarden.models.mad import Mad
 from tidewarden.models.seasonal import Seasonal
 from tidewarden.models.static import Static
 from tidewarden.resources.anomalydetector import (
     AutoParams,
+    DensityParams,
     EwmaParams,
     MadParams,
     ModelSpec,
@@ -31,6 +33,11 @@ GROUP = "tidewarden.models"
 def _auto(spec: ModelSpec, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
     params = spec.auto or AutoParams()
     return Auto(params.warmup, seasonality_ms, interval_ms, params.seed)
+
+
+def _density(spec: ModelSpec, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
+    params = spec.density or DensityParams()
+    return Density(params.warmup, seasonality_ms, interval_ms, params.seed, params.projections)
 
 
 def _ewma(spec: ModelSpec, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
@@ -54,7 +61,7 @@ def _static(spec: ModelSpec, _seasonality_ms: tuple[int, ...], _interval_ms: int
 
 
 _BUILT_IN: dict[str, Builder] = {
-    "auto": _auto, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static
+    "auto": _auto, "density": _density, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static
 }  # fmt: skip
 
 

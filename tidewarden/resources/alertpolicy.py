@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from dateutil.rrule import rrulestr
 from pydantic import Field, HttpUrl, field_validator, model_validator
 
-from tidewarden.resources.base import Duration, Label, Model, Name, Resource, SecretRef
+from tidewarden.resources.base import Duration, Label, Model, Name, Resource, SecretRef, Selector
 
 GroupField = Literal["tenant", "cluster", "node", "metric", "detector", "kind"]
 
@@ -79,10 +79,10 @@ class Receiver(Model):
 class Match(Model):
     """Series that a window applies to; empty means all. Values may end in ``*``."""
 
-    tenant: str | None = Field(None, description="Tenant, or the beginning of its name and ``*``.")
-    cluster: str | None = Field(None, description="Cluster, or the beginning of its name and ``*``.")
-    node: str | None = Field(None, description="Node, or the beginning of its name and ``*``.")
-    metric: str | None = Field(None, description="Metric, or the beginning of its name and ``*``.")
+    tenant: Selector | None = Field(None, description="Tenant, or the beginning of its name and ``*``.")
+    cluster: Selector | None = Field(None, description="Cluster, or the beginning of its name and ``*``.")
+    node: Selector | None = Field(None, description="Node, or the beginning of its name and ``*``.")
+    metric: Selector | None = Field(None, description="Metric, or the beginning of its name and ``*``.")
 
 
 class Maintenance(Model):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from tidewarden.resources.base import Duration, Model, Name, Resource
+from tidewarden.resources.base import Duration, Model, Name, Resource, Selector
 
 BUDGET_PATTERN = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)/(hour|day|week)$"
 _PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7}
@@ -35,10 +35,10 @@ Budget = Annotated[
 class Select(Model):
     """Which series; an empty list means all. Names may end in ``*``."""
 
-    tenants: list[str] = Field(default_factory=list, description="Tenants to watch.")
-    metrics: list[str] = Field(default_factory=list, description="Metrics to watch.")
-    clusters: list[str] = Field(default_factory=list, description="Clusters to watch.")
-    nodes: list[str] = Field(default_factory=list, description="Nodes to watch.")
+    tenants: list[Selector] = Field(default_factory=list, max_length=1_000, description="Tenants to watch.")
+    metrics: list[Selector] = Field(default_factory=list, max_length=1_000, description="Metrics to watch.")
+    clusters: list[Selector] = Field(default_factory=list, max_length=1_000, description="Clusters to watch.")
+    nodes: list[Selector] = Field(default_factory=list, max_length=1_000, description="Nodes to watch.")
 
     def matches(self, tenant: str, cluster: str, node: str, metric: str) -> bool:
         """Whether the detector watches this series."""
@@ -58,6 +58,14 @@ class AutoParams(Model):
     """Parameters of `auto`: density over LODA projections of features, and a sub-space second opinion."""
 
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the random projections; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class DensityParams(Model):
+    """Parameters of `density`: how thinly populated the place is where a reading falls, over features of the series."""
+
+    projections: int = Field(0, ge=0, le=64, description="Random mixtures of the features, beside the features.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the random mixtures; the same seed, the same scores.")
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
 
@@ -98,7 +106,7 @@ class StaticParams(Model):
         return self
 
 
-ModelKind = Literal["auto", "ewma", "mad", "seasonal", "static"]
+ModelKind = Literal["auto", "density", "ewma", "mad", "seasonal", "static"]
 
 
 class ModelSpec(Model):
@@ -106,6 +114,7 @@ class ModelSpec(Model):
 
     kind: ModelKind = Field("auto", description="Which model.")
     auto: AutoParams | None = None
+    density: DensityParams | None = None
     ewma: EwmaParams | None = None
     mad: MadParams | None = None
     seasonal: SeasonalParams | None = None
@@ -113,7 +122,7 @@ class ModelSpec(Model):
 
     @model_validator(mode="after")
     def _matching_block(self) -> Self:
-        given = [k for k in ("auto", "ewma", "mad", "seasonal", "static") if getattr(self, k) is not None]
+        given = [k for k in get_args(ModelKind) if getattr(self, k) is not None]
         strangers = [k for k in given if k != self.kind]
         if strangers:
             raise ValueError(f"model.{strangers[0]} is set but kind is {self.kind!r}: remove it or change the kind")

@@ -48,11 +48,24 @@ Duration = Annotated[
 ]
 """Milliseconds in Python, text such as ``5m`` in YAML."""
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+TOPIC_PATTERN = r"^[A-Za-z0-9._-]+$"
+SELECTOR_PATTERN = r"^[^*]*[*]?$"
+REMEDIES = {
+    NAME_PATTERN: "is not a name: write lower-case letters, digits and hyphens, at most 63 in all",
+    TOPIC_PATTERN: "is not a topic: write letters, digits, dots, hyphens and underscores",
+    SELECTOR_PATTERN: "has a * before its end: names may end in *, as in web-*",
+}
+"""What is wrong with a text that a pattern refuses, and what to write: the same words here and on the API server."""
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A DNS label, as Kubernetes names are."""
 
 Label = Annotated[str, Field(min_length=1, max_length=253)]
 """A tenant, cluster, node or metric: any text, as long as a DNS name may be."""
+
+Selector = Annotated[str, Field(max_length=253, pattern=SELECTOR_PATTERN)]
+"""A label, or the beginning of several and ``*``."""
 
 
 class Model(BaseModel):

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, HttpUrl, model_validator
 
-from tidewarden.resources.base import DeletionPolicy, Duration, Label, Model, Name, Resource, SecretRef
+from tidewarden.resources.base import TOPIC_PATTERN, DeletionPolicy, Duration, Label, Model, Name, Resource, SecretRef
 
 
 class MetricContract(Model):
@@ -63,9 +63,7 @@ class FileSource(Model):
 class KafkaSource(Model):
     """A Kafka topic that somebody else writes: JSON, a node's metrics or one metric in each message."""
 
-    topic: str = Field(
-        min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$", description="Topic to read; it must exist."
-    )
+    topic: str = Field(min_length=1, max_length=249, pattern=TOPIC_PATTERN, description="Topic to read; it must exist.")
     format: Literal["json"] = Field("json", description="How messages are written.")
     bootstrap_servers: str | None = Field(
         None, description="Brokers, as host:port,host:port; absent: those of the stream."

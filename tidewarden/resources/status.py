@@ -46,8 +46,8 @@ class SourceStatus(Model):
 
     name: str = Field(description="Name of the source.")
     kind: str = Field("", description="Its kind: http, kafka, prometheus or file.")
-    readings: int = Field(0, ge=0, description="Readings accepted since its pod started.")
-    rejected: int = Field(0, ge=0, description="Readings refused since its pod started.")
+    readings: int = Field(0, ge=0, description="Readings accepted since its beginning.")
+    rejected: int = Field(0, ge=0, description="Readings refused since its beginning.")
     late: int = Field(
         0, ge=0, description="Readings older than the newest of their series; they are scored all the same."
     )
@@ -59,10 +59,8 @@ class SourceStatus(Model):
 class MetricStreamStatus(Status):
     """Status of a MetricStream."""
 
-    readings: int = Field(0, ge=0, description="Readings accepted since the ingest pods started.")
-    rejected: int = Field(
-        0, ge=0, description="Readings refused since the ingest pods started; see the rejected topic."
-    )
+    readings: int = Field(0, ge=0, description="Readings accepted since the stream's beginning.")
+    rejected: int = Field(0, ge=0, description="Readings refused since then; the topic of rejected readings says why.")
     last_reading_time: datetime | None = Field(None, description="Timestamp of the newest reading.")
     sources: list[SourceStatus] = Field(
         default_factory=list, max_length=64, description="Each source, in the order of the spec."
@@ -92,8 +90,8 @@ class MetricSimulationStatus(Status):
     """Status of a MetricSimulation."""
 
     phase: Phase | None = Field(None, description="Where it stands.")
-    played: int = Field(0, ge=0, description="Readings of each series played so far.")
-    total: int | None = Field(None, ge=0, description="Readings of each series in all; absent: endless.")
+    played: int = Field(0, ge=0, description="Readings played so far.")
+    total: int | None = Field(None, ge=0, description="Readings in all; absent: endless.")
     percent: int | None = Field(None, ge=0, le=100, description="Share played; absent: endless.")
     start_time: datetime | None = Field(None, description="When its pod started.")
     completion_time: datetime | None = Field(None, description="When it ended.")

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from tidewarden.resources.base import format_duration, parse_duration
+from tidewarden.resources.base import REMEDIES, format_duration, parse_duration
 from tidewarden.resources.schema import Field
 
 _LIMITS = {
@@ -45,7 +45,7 @@ def explain(error: ErrorDetails, field: Field | None, text: str | None) -> str:
         case "literal_error" if field is not None:
             message = f"{shown} is not one of {_listed(field.choices)}{did_you_mean(given, field.choices)}"
         case "string_pattern_mismatch":
-            message = f"{shown} is not a name: write lower-case letters, digits and hyphens, at most 63 in all"
+            message = f"{shown} {REMEDIES.get(context['pattern'], 'does not fit')}"
         case "string_too_short" | "too_short":
             message = f"{shown} is too short: give at least {_count(context['min_length'], kind)}"
         case "string_too_long" | "too_long":

@@ -6,6 +6,7 @@ the middle of it has written nothing of it and reads the same records again.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import threading
@@ -65,6 +66,8 @@ class EmbeddedStore:
             config["temp_directory"] = tempfile.mkdtemp(prefix="tidewarden-")
             weakref.finalize(self, shutil.rmtree, config["temp_directory"], ignore_errors=True)
         try:
+            if self.path is not None and not self.path.exists():
+                _create(self.path)
             return duckdb.connect(":memory:" if self.path is None else str(self.path), config=config)
         except duckdb.IOException as error:
             if "lock" not in str(error).lower():
@@ -363,3 +366,11 @@ def _offset_table(batch: WriteBatch) -> pa.Table | None:
             "position": pa.array(list(batch.offsets.values()), pa.int64()),
         }
     )
+
+
+def _create(path: Path) -> None:
+    """Make an empty database beside ``path`` and move it there: a kill on the way leaves no half of one behind."""
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    duckdb.connect(str(fresh)).close()
+    os.replace(fresh, path)

@@ -33,6 +33,9 @@ ExitWhenDone = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object with the counts as the last line.")]
 Headless = Annotated[bool, typer.Option("--headless", help="No page and no API, no port.")]
+SecretsDir = Annotated[
+    Path | None, typer.Option("--secrets-dir", help="Folder with one folder a Secret, one file a key, for secretRef.")
+]
 LogFormat = Annotated[str, typer.Option("--log-format", help="text or json.")]
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
 
@@ -45,6 +48,7 @@ def up(
     exit_when_done: ExitWhenDone = False,
     json: Json = False,
     headless: Headless = False,
+    secrets_dir: SecretsDir = None,
     log_format: LogFormat = "text",
     log_level: LogLevel = "warning",
 ) -> None:
@@ -59,7 +63,17 @@ def up(
       tidewarden up -f shop.yaml --exit-when-done --json
     """
     _configure(log_level, log_format)
-    raise typer.Exit(_run(file, data_dir, host, port, exit_when_done=exit_when_done, json=json, headless=headless))
+    code = _run(
+        file,
+        data_dir,
+        host,
+        port,
+        exit_when_done=exit_when_done,
+        json=json,
+        headless=headless,
+        secrets_dir=secrets_dir,
+    )
+    raise typer.Exit(code)
 
 
 def demo(
@@ -105,6 +119,7 @@ def _run(
     exit_when_done: bool,
     json: bool,
     headless: bool,
+    secrets_dir: Path | None = None,
 ) -> int:
     from tidewarden.bus.journal import JournalError
     from tidewarden.resources.loader import ResourceError, load
@@ -120,11 +135,11 @@ def _run(
     from tidewarden_cli.local.server import Server, ServerError
 
     try:
-        pipeline = LocalPipeline(bundle, data_dir)
+        pipeline = LocalPipeline(bundle, data_dir, secrets_dir=secrets_dir)
     except (StoreError, JournalError, OSError) as error:
         typer.echo(f"cannot start{f' on --data-dir {data_dir}' if data_dir else ''}: {error}", err=True)
         return EXIT_FAILED
-    except ValueError as error:  # a recording that a resource names and nobody can read
+    except ValueError as error:  # an address that is absent, a recording that nobody can read
         typer.echo(str(error), err=True)
         return EXIT_MISTAKE
     server = None

@@ -34,8 +34,8 @@ from tidewarden_services.archive.service import ArchiveService
 from tidewarden_services.contract import Service
 from tidewarden_services.detect.board import DetectorBoard
 from tidewarden_services.detect.service import DetectService
+from tidewarden_services.ingest.making import Surroundings, make_source
 from tidewarden_services.ingest.service import IngestService
-from tidewarden_services.ingest.sources.file import FileSource
 from tidewarden_services.ingest.sources.http import HttpSource
 from tidewarden_services.rollup.service import RollupService
 from tidewarden_services.runtime import SNAPSHOT_EVERY_S, Runner
@@ -79,6 +79,7 @@ class LocalPipeline:
         clock: the wall clock, or a test's.
         snapshot_every_s: how often services take snapshots.
         partitions: of each stream; one process needs one.
+        secrets_dir: holds one folder for each Secret that a resource names.
     """
 
     bundle: Bundle
@@ -87,6 +88,7 @@ class LocalPipeline:
     clock: Clock = field(default_factory=SystemClock)
     snapshot_every_s: float = SNAPSHOT_EVERY_S
     partitions: int = 1
+    secrets_dir: Path | None = None
     table: SeriesTable = field(default_factory=SeriesTable)
     crew: Crew = field(default_factory=Crew)
     http_sources: list[HttpSource] = field(default_factory=list)
@@ -210,7 +212,15 @@ class LocalPipeline:
 
             self._add_service(f"alert.{name}", AlertService.reads, alert, stream)
             load, save = self._state_of(f"notify.{name}")
-            notifier = Notifier(f"notify.{name}", policy, self.telemetry, self.clock, load_state=load, save_state=save)
+            notifier = Notifier(
+                f"notify.{name}",
+                policy,
+                self.telemetry,
+                self.clock,
+                load_state=load,
+                save_state=save,
+                secrets_dir=self.secrets_dir,
+            )
             consumer = self.bus.consumer([topics.name("alerts")], f"notify.{name}")
 
             def run(stop: threading.Event, notifier: Notifier = notifier, consumer: Consumer = consumer) -> None:
@@ -268,12 +278,11 @@ class LocalPipeline:
     def _add_sources(self, stream: MetricStream) -> None:
         sources: list[Source] = []
         for spec in stream.spec.sources:
-            if spec.http is not None:
-                http = HttpSource(stream, spec, self.table, self.clock)
-                self.http_sources.append(http)
-                sources.append(http)
-            elif spec.file is not None:
-                sources.append(FileSource(stream, spec, self.table, self.bundle.base_dir_of(stream)))
+            around = Surroundings(self.bundle.base_dir_of(stream), secrets_dir=self.secrets_dir)
+            source = make_source(stream, spec, self.table, self.clock, around)
+            if isinstance(source, HttpSource):
+                self.http_sources.append(source)
+            sources.append(source)
         sources += [self._simulation(simulation) for simulation in self._of_stream(self.bundle.simulations, stream)]
         for source in [] if stream.spec.paused else sources:
             load, save = self._state_of(f"ingest.{stream.metadata.name}.{source.name}")

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tidewarden.resources import MetricStream
 from tidewarden.sources import Batch, Source
-from tidewarden_cli.run.connections import MistakeError
+from tidewarden_cli.run.connections import MistakeError, kafka_of
 from tidewarden_cli.run.process import EXIT_FAILED, Process
 from tidewarden_cli.run.pulse import Pulses
 from tidewarden_cli.run.servers import topics_of
 from tidewarden_cli.run.serving import add_web_server
+from tidewarden_services.ingest.making import Surroundings, make_source
 from tidewarden_services.ingest.service import IngestService
 
 if TYPE_CHECKING:
@@ -31,15 +32,17 @@ class PushSource(Protocol):
 def source_of(process: Process, stream: MetricStream) -> Source:
     """The source that the process is to run."""
     spec = next(one for one in stream.spec.sources if one.name == process.orders.source)
-    if spec.http is not None:
-        from tidewarden_services.ingest.sources.http import HttpSource
-
-        return HttpSource(stream, spec, process.table, process.clock)
-    if spec.file is not None:
-        from tidewarden_services.ingest.sources.file import FileSource
-
-        return FileSource(stream, spec, process.table, process.bundle.base_dir_of(stream))
-    raise MistakeError(f"--source {spec.name}: a {spec.kind} source cannot be run yet")
+    settings = process.settings
+    around = Surroundings(
+        base_dir=process.bundle.base_dir_of(stream),
+        kafka=kafka_of(settings, stream),
+        prometheus_url=settings.prometheus_url,
+        secrets_dir=settings.secrets_dir,
+    )
+    try:
+        return make_source(stream, spec, process.table, process.clock, around)
+    except ValueError as error:
+        raise MistakeError(str(error)) from error
 
 
 def add_source(process: Process, stream: MetricStream, source: Source) -> IngestService:

@@ -109,11 +109,14 @@ def _alert(process: Process) -> None:
     open_bus(process, stream, topics.all(), topics.state())
     name, delivery = f"alert.{process.name}", f"notify.{process.name}"
     state = process.state
-    notifier = Notifier(
-        delivery, policy, telemetry, process.clock,
-        load_state=lambda: state.load(delivery), save_state=lambda content: state.save(delivery, content),
-        page_url=settings.page_url,
-    )  # fmt: skip
+    try:
+        notifier = Notifier(
+            delivery, policy, telemetry, process.clock,
+            load_state=lambda: state.load(delivery), save_state=lambda content: state.save(delivery, content),
+            page_url=settings.page_url, secrets_dir=settings.secrets_dir, alertmanager_url=settings.alertmanager_url,
+        )  # fmt: skip
+    except ValueError as error:
+        raise MistakeError(f"AlertPolicy/{process.name}: {error}") from error
     alerts = process.bus.consumer([topics.name("alerts")], delivery)
     process.add_stage(delivery, lambda stop: notifier.run(stop, alerts))
     lives: Lives = {}
@@ -133,7 +136,7 @@ def _archive(process: Process) -> None:
     topics, telemetry = topics_of(stream), process.telemetry
     settings = elasticsearch_settings(process, stream, "the archive")
     open_bus(process, stream, topics.all())
-    store = open_store(process, settings)
+    store = open_store(process, settings, lambda it: it.prepare(process.name, stream.spec.archive.retention))
     name = f"archive.{process.name}"
     runner = SinkRunner(
         ArchiveService(name, stream, store, telemetry),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from tidewarden.resources import MetricStream
 from tidewarden.settings import ElasticsearchSettings
-from tidewarden.store.port import Store, StoreUnavailableError
+from tidewarden.store.port import StoreUnavailableError
 from tidewarden.topics import StreamTopics, Topic
 from tidewarden_cli.run.connections import MistakeError, elasticsearch_of, kafka_of
 from tidewarden_cli.run.process import Process
 from tidewarden_cli.run.pulse import WatchedBus, watched
+
+if TYPE_CHECKING:
+    from tidewarden.store.elasticsearch import ElasticsearchStore
 
 FIRST_ANSWER_S = 5.0  # then readiness says why, and it is asked again; a SIGTERM is heeded in between
 
@@ -55,13 +59,14 @@ def elasticsearch_settings(process: Process, stream: MetricStream, wanted_by: st
     return settings
 
 
-def open_store(process: Process, settings: ElasticsearchSettings) -> Store:
-    """An Elasticsearch, waited for while it is away."""
+def open_store(
+    process: Process, settings: ElasticsearchSettings, first: Callable[[ElasticsearchStore], object]
+) -> ElasticsearchStore:
+    """An Elasticsearch, waited for until ``first`` could be done with it."""
     from tidewarden.store.elasticsearch import ElasticsearchStore
 
-    process.wait_for("store", f"Elasticsearch at {settings.url} is asked")
-    store = process.patiently(
-        "store", lambda: ElasticsearchStore(settings, process.settings.namespace), (StoreUnavailableError,)
-    )
+    store = ElasticsearchStore(settings, process.settings.namespace)
     process.closing(store.close)
+    process.wait_for("store", f"Elasticsearch at {settings.url} is asked")
+    process.patiently("store", lambda: first(store), (StoreUnavailableError,))
     return watched(store, "elasticsearch", process.pulses)

@@ -27,13 +27,14 @@ def add_simulation(process: Process, simulation: MetricSimulation, stream: Metri
     settings = elasticsearch_settings(process, stream, f"the evaluation of MetricSimulation/{name}")
     source = source_of(process, simulation)
     open_bus(process, stream, topics.all(), topics.state())
-    store = open_store(process, settings)
+    store = open_store(process, settings, lambda it: it.counts())
     watch_batches(source, process.pulses)
     ingest = ingest_of(process, stream, source)
     keys = series_keys(simulation, process.bundle.base_dir_of(simulation))
 
     def evaluate(since: int | None) -> list[Evaluation]:
         with process.pulses.waiting("elasticsearch"):
+            store.refresh(stream.metadata.name)
             return [evaluate_stored(store, simulation, stream, keys, one, since) for one in simulation.spec.evaluate]
 
     def post(**facts: Any) -> None:

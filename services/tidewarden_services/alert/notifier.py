@@ -12,12 +12,14 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import msgspec
 import structlog
 
 from tidewarden.bus.port import BusClosedError, Consumer, TopicPartition
 from tidewarden.clock import Clock
+from tidewarden.events import Alert
 from tidewarden.resources import AlertPolicy
 from tidewarden.resources.alertpolicy import Receiver
 from tidewarden.telemetry import Telemetry
@@ -35,6 +37,7 @@ log = structlog.get_logger()
 class _State(msgspec.Struct):
     version: int
     receivers: dict[str, dict[str, int]]  # receiver → topic/partition → offset of the next record
+    firing: dict[str, list[Alert]] = {}  # receiver → alerts that it keeps alive, as far as it does
 
 
 class Notifier:
@@ -50,6 +53,8 @@ class Notifier:
         chance: for the jitter between attempts.
         environ: where ``${NAME}`` in headers is looked up.
         page_url: address of the web page, for links in notifications.
+        secrets_dir: holds one folder for each Secret that a receiver names.
+        alertmanager_url: default of alertmanager receivers.
         backoff: waiting between attempts.
         capacity: alerts that may wait for each receiver.
         flush_s: seconds that delivery may go on after a stop.
@@ -67,6 +72,8 @@ class Notifier:
         chance: random.Random | None = None,
         environ: Mapping[str, str] | None = None,
         page_url: str | None = None,
+        secrets_dir: Path | None = None,
+        alertmanager_url: str | None = None,
         backoff: Backoff = Backoff(),  # noqa: B008 - immutable
         capacity: int = CAPACITY,
         flush_s: float = FLUSH_S,
@@ -86,7 +93,15 @@ class Notifier:
         self._outboxes = [
             Outbox(
                 policy.metadata.name,
-                channel_of(receiver, receiver_name, clock=clock, environ=environ, page_url=page_url),
+                channel_of(
+                    receiver,
+                    receiver_name,
+                    clock=clock,
+                    environ=environ,
+                    page_url=page_url,
+                    secrets_dir=secrets_dir,
+                    alertmanager_url=alertmanager_url,
+                ),
                 telemetry=telemetry,
                 clock=clock,
                 chance=random.Random(chance.random()),  # noqa: S311 - one each: threads do not share it
@@ -123,9 +138,9 @@ class Notifier:
         consumer.close()
 
     def _begin(self, consumer: Consumer) -> None:
-        positions = self._load()
+        positions, firing = self._load()
         for outbox in self._outboxes:
-            outbox.start(positions.get(outbox.name, {}))
+            outbox.start(positions.get(outbox.name, {}), firing.get(outbox.name, []))
         begin = _oldest(positions.get(outbox.name, {}) for outbox in self._outboxes)
         if begin:
             consumer.seek(begin)
@@ -167,24 +182,27 @@ class Notifier:
 
     # --- positions ------------------------------------------------------------------------------
 
-    def _load(self) -> dict[str, dict[TopicPartition, int]]:
+    def _load(self) -> tuple[dict[str, dict[TopicPartition, int]], dict[str, list[Alert]]]:
         raw = self._load_state()
         if raw is None:
-            return {}
+            return {}, {}
         state = msgspec.json.decode(raw, type=_State)
         if state.version != STATE_VERSION:
             raise ValueError(f"{self.name}: state version {state.version} is not {STATE_VERSION}: begin without it")
-        return {
+        positions = {
             name: {TopicPartition(*_split(place)): offset for place, offset in places.items()}
             for name, places in state.receivers.items()
         }
+        return positions, state.firing
 
     def _save(self) -> None:
         receivers = {
             box.name: {f"{place.topic}/{place.partition}": offset for place, offset in sorted(box.delivered().items())}
             for box in self._outboxes
         }
-        raw = msgspec.json.encode(_State(STATE_VERSION, receivers))
+        # After the positions: what fires may be ahead of them, since a repetition changes nothing, but never behind.
+        firing = {box.name: kept for box in self._outboxes if (kept := box.kept())}
+        raw = msgspec.json.encode(_State(STATE_VERSION, receivers, firing))
         if raw != self._saved:
             self._save_state(raw)
             self._saved = raw
@@ -200,7 +218,7 @@ def receiver_names(receivers: list[Receiver]) -> list[str]:
     """A name for each receiver: its own or its kind, with a number where that is taken."""
     names: list[str] = []
     for receiver in receivers:
-        stem = receiver.name or ("webhook" if receiver.webhook is not None else "log")
+        stem = receiver.name or receiver.kind
         name, number = stem, 1
         while name in names:
             number += 1

@@ -13,7 +13,7 @@ from tidewarden.bus.port import Record, TopicPartition
 from tidewarden.clock import Clock
 from tidewarden.events import Alert
 from tidewarden.telemetry import Telemetry
-from tidewarden_services.alert.receivers import Attempt, Channel
+from tidewarden_services.alert.receivers import Attempt, Channel, KeepingChannel
 
 CAPACITY = 1_000  # alerts waiting; some 2 MB, and a month of good alerts
 
@@ -70,9 +70,11 @@ class Outbox:
         self._trouble = ""
         self._thread = threading.Thread(target=self._work, name=f"deliver.{policy}.{channel.name}", daemon=True)
 
-    def start(self, positions: dict[TopicPartition, int]) -> None:
-        """Begin to deliver what comes after ``positions``."""
+    def start(self, positions: dict[TopicPartition, int], firing: list[Alert]) -> None:
+        """Begin to deliver what comes after ``positions``, and to keep alive what was ``firing`` there."""
         self._taken = dict(positions)
+        if isinstance(self._channel, KeepingChannel):
+            self._channel.restore(firing)
         self._post()
         self._thread.start()
 
@@ -112,6 +114,10 @@ class Outbox:
                 done[parcel.place] = parcel.offset
             return done
 
+    def kept(self) -> list[Alert]:
+        """What the receiver keeps alive, at least as new as `delivered` said before."""
+        return self._channel.kept() if isinstance(self._channel, KeepingChannel) else []
+
     def close(self, flush_s: float) -> int:
         """Try for at most ``flush_s`` seconds to deliver the rest; how many alerts are still waiting."""
         self._closing.set()
@@ -132,10 +138,14 @@ class Outbox:
         failures = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._parcels or self._closing.is_set())
-                if not self._parcels or self._given_up:
+                self._changed.wait_for(lambda: self._parcels or self._closing.is_set(), self._until_keep_s())
+                if self._given_up or (self._closing.is_set() and not self._parcels):
                     return
-                alert = self._parcels[0].alert
+                alert = self._parcels[0].alert if self._parcels else None
+            if self._until_keep_s() == 0.0:
+                self._keep()
+            if alert is None:
+                continue
             attempt = self._channel.deliver(alert)
             if attempt.result != "retry":
                 failures = 0
@@ -148,6 +158,22 @@ class Outbox:
                 return
             pause = self._backoff.after(failures, self._chance)
             self._clock.wait(self._closing, max(pause, attempt.after_s or 0.0))
+
+    def _until_keep_s(self) -> float | None:
+        """Seconds until the channel tells again of what fires; None where it does not."""
+        due = self._channel.keep_until() if isinstance(self._channel, KeepingChannel) else None
+        return None if due is None else max(0.0, due - self._clock.monotonic())
+
+    def _keep(self) -> None:
+        assert isinstance(self._channel, KeepingChannel)
+        attempt = self._channel.keep()
+        self._trouble = attempt.reason
+        if attempt.result != "sent":
+            log.warning(
+                "the receiver does not keep alerts alive", policy=self._policy, receiver=self.name,
+                reason=attempt.reason,
+            )  # fmt: skip
+        self._post()
 
     def _done(self, alert: Alert, attempt: Attempt) -> None:
         with self._changed:

@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from urllib.parse import quote
 
 import msgspec
 import structlog
 
 from tidewarden.clock import Clock
+from tidewarden.credentials import read_secret, secret_folder
 from tidewarden.events import Alert
 from tidewarden.resources.alertpolicy import Receiver, WebhookReceiver
 
@@ -44,6 +46,26 @@ class Attempt:
     after_s: float | None = None
 
 
+@runtime_checkable
+class KeepingChannel(Protocol):
+    """A channel that tells of firing alerts again and again, until they resolve.
+
+    All but `kept` is called in the thread that delivers.
+    """
+
+    def keep_until(self) -> float | None:
+        """When to call `keep` next, seconds on the monotonic clock; None where nothing fires."""
+
+    def keep(self) -> Attempt:
+        """Tell of everything that fires once more; does not raise."""
+
+    def kept(self) -> list[Alert]:
+        """What fires, to be saved together with the position; called in another thread."""
+
+    def restore(self, alerts: list[Alert]) -> None:
+        """Go on with what an earlier process had kept; called before anything is delivered."""
+
+
 class Channel(Protocol):
     """One receiver of one policy."""
 
@@ -70,11 +92,38 @@ def link_to(page_url: str, alert: Alert) -> str:
 
 
 def channel_of(
-    receiver: Receiver, name: str, *, clock: Clock, environ: Mapping[str, str], page_url: str | None
+    receiver: Receiver,
+    name: str,
+    *,
+    clock: Clock,
+    environ: Mapping[str, str],
+    page_url: str | None,
+    secrets_dir: Path | None = None,
+    alertmanager_url: str | None = None,
 ) -> Channel:
-    """The channel that a receiver of an AlertPolicy describes."""
+    """The channel that a receiver of an AlertPolicy describes; ValueError names the field that it lacks.
+
+    Args:
+        receiver: as in the policy.
+        name: of the receiver.
+        clock: the process's.
+        environ: where ``${NAME}`` in a webhook's headers is looked up, after its Secret.
+        page_url: address of the web page, for links.
+        secrets_dir: holds one folder for each Secret; None: a webhook's headers come from ``environ`` alone.
+        alertmanager_url: default of alertmanager receivers.
+    """
     if receiver.webhook is not None:
+        secret = receiver.webhook.secret_ref
+        if secret is not None and secrets_dir is not None:
+            folder = secret_folder(secrets_dir, secret.name, f"receiver {name!r}: webhook.secretRef")
+            environ = {**environ, **read_secret(folder)}
         return WebhookChannel(name, receiver.webhook, clock=clock, environ=environ, page_url=page_url)
+    if receiver.alertmanager is not None:
+        from tidewarden_services.alert.alertmanager import AlertmanagerChannel
+
+        return AlertmanagerChannel.of(
+            receiver.alertmanager, name, clock=clock, page_url=page_url, secrets_dir=secrets_dir, url=alertmanager_url
+        )
     return LogChannel(name)
 
 
@@ -145,41 +194,51 @@ class WebhookChannel:
         try:
             # Streamed, because nobody reads the answer's body, however long it is.
             with self._client.stream("POST", str(self._spec.url), content=body, headers=headers) as response:
-                return self._judge(response)
-        except httpx.TimeoutException:
-            return Attempt("retry", f"no answer within {self._spec.timeout / 1000:g} s")
+                return judged(response, self._clock)
         except (httpx.TransportError, OSError) as error:
-            return Attempt("retry", f"{type(error).__name__}: {error}")
+            return unanswered(error, self._spec.timeout)
 
     def close(self) -> None:
         """Close connections."""
         self._client.close()
 
-    def _judge(self, response: httpx.Response) -> Attempt:
-        status = response.status_code
-        reason = f"answered {status} {response.reason_phrase}".rstrip()
-        if response.is_success:
-            return Attempt("sent")
-        if status in _RETRIED or status >= 500:
-            return Attempt("retry", reason, self._patience(response.headers.get("Retry-After")))
-        if response.is_redirect:
-            reason += ": redirects are not followed, give the final address"
-        return Attempt("refused", reason)
 
-    def _patience(self, retry_after: str | None) -> float | None:
-        """Seconds of a Retry-After header, which is a number or a date; None where it is neither."""
-        if retry_after is None:
-            return None
+def judged(response: httpx.Response, clock: Clock) -> Attempt:
+    """What an answer means: 2xx is sent, 5xx and a few others are to be tried again, the rest is refused for good."""
+    status = response.status_code
+    reason = f"answered {status} {response.reason_phrase}".rstrip()
+    if response.is_success:
+        return Attempt("sent")
+    if status in _RETRIED or status >= 500:
+        return Attempt("retry", reason, _patience(response.headers.get("Retry-After"), clock))
+    if response.is_redirect:
+        reason += ": redirects are not followed, give the final address"
+    return Attempt("refused", reason)
+
+
+def unanswered(error: httpx.TransportError | OSError, timeout_ms: int) -> Attempt:
+    """What it means that no answer came."""
+    import httpx
+
+    if isinstance(error, httpx.TimeoutException):
+        return Attempt("retry", f"no answer within {timeout_ms / 1000:g} s")
+    return Attempt("retry", f"{type(error).__name__}: {error}")
+
+
+def _patience(retry_after: str | None, clock: Clock) -> float | None:
+    """Seconds of a Retry-After header, which is a number or a date; None where it is neither."""
+    if retry_after is None:
+        return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
         try:
-            seconds = float(retry_after)
+            until = parsedate_to_datetime(retry_after)
         except ValueError:
-            try:
-                until = parsedate_to_datetime(retry_after)
-            except ValueError:
-                return None
-            now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
-            seconds = (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds()
-        return None if math.isnan(seconds) else min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+            return None
+        now = datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
+        seconds = (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds()
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
 
 
 def _expand(header: str, value: str, environ: Mapping[str, str]) -> str:
@@ -187,6 +246,8 @@ def _expand(header: str, value: str, environ: Mapping[str, str]) -> str:
         try:
             return environ[match[1]]
         except KeyError:
-            raise ValueError(f"webhook header {header!r} needs {match[1]} in the environment: set it") from None
+            raise ValueError(
+                f"webhook header {header!r} needs {match[1]}: set it in its Secret or in the environment"
+            ) from None
 
     return _VARIABLE.sub(replace, value)

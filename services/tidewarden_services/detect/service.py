@@ -93,7 +93,7 @@ class DetectService:
         self._board.post()
         self._meet_tenants()
         self._observe(scores, record.headers.get("time"))
-        advanced = self._advance(ended=len(frame) == 0)
+        advanced = self._advance(ended="ended" in record.headers)
         if advanced:
             owed = self._scorer.advance(self._watermarks)
             scores, anomalies = ScoreFrame.concat([scores, owed.scores]), anomalies + owed.anomalies

@@ -11,8 +11,9 @@ Order of work for each batch, and why a kill at any point changes nothing:
 
 A new process restores (4) and asks the source for everything after that position. Batches that the
 topics already hold, known by the position in the newest record of this producer since (4), are validated again,
-which brings memory and counts to where they were, but not published again. The first save comes before
-the first publish, so the instant against which "the future" is judged is the same in every run.
+which brings memory and counts to where they were, but not published again. A source that cuts its batches
+by chance is told where those ended that the topics hold. The first save comes before the first publish, so
+the instant against which "the future" is judged is the same in every run.
 
 When a source has ended, every partition is told that its time is past the last reading, so that nobody
 waits for more. That record has a producer name of its own: it answers no position.
@@ -37,7 +38,7 @@ from tidewarden.clock import Clock
 from tidewarden.events import Rejection
 from tidewarden.frames import Frame, IntArray, SeriesTable
 from tidewarden.resources import MetricStream
-from tidewarden.sources import Batch, Source, SourceError
+from tidewarden.sources import Batch, CuttingSource, ReportingSource, Source, SourceError
 from tidewarden.telemetry import Telemetry
 from tidewarden.topics import Purpose, StreamTopics, partition_of
 from tidewarden_services.ingest.statistics import SourceStatistics
@@ -155,6 +156,10 @@ class IngestService:
         self._restore()
         self._save()
         self._say("running")
+        if isinstance(self._source, CuttingSource):
+            self._source.cut_at(sorted(set(self._skip_to.values())))
+        if isinstance(self._source, ReportingSource):
+            self._source.report_to(self._report)
         batches = self._source.batches(self._position, stop)
         try:
             self._take_all(batches, stop)
@@ -173,7 +178,8 @@ class IngestService:
         for batch in batches:
             self._take(batch)
             self._statistics.post()
-            if self._clock.monotonic() >= self._next_save:
+            begins = batch.position is not None and not len(batch.frame) and not batch.refused
+            if begins or self._clock.monotonic() >= self._next_save:
                 self._save()
             if stop.is_set():
                 break
@@ -223,6 +229,8 @@ class IngestService:
                 headers["time"] = self._times.header()
             for partition, frame in parts.items():
                 published |= self._publish("readings", partition, frame, headers)
+        for place in [place for place, position in self._skip_to.items() if position == batch.position]:
+            del self._skip_to[place]  # its readings there came in an earlier batch, where this run cut differently
         return published or waiting == 0
 
     def _publish_end(self) -> None:
@@ -358,6 +366,14 @@ class IngestService:
         self._statistics.state = state
         self._statistics.message = message
         self._statistics.post(force=True)
+
+    def _report(self, state: str, message: str) -> None:
+        """What the source says of itself between batches; the lag grows meanwhile, and is posted too."""
+        changed = (state, message) != (self._statistics.state, self._statistics.message)
+        if changed and message:
+            log.warning("source says", service=self.name, state=state, message=message)
+        self._statistics.state, self._statistics.message = state, message
+        self._statistics.post(force=changed)
 
     def _fail(self, error: BaseException) -> None:
         self.error = str(error)

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaPlace
 from confluent_kafka.admin import (
     AdminClient,
@@ -149,8 +149,9 @@ class TopicAdmin:
 
     def names(self, prefix: str) -> list[str]:
         """Names of the topics that begin with ``prefix``, sorted."""
-        found = self._connection.patiently(lambda t: self._client.list_topics(timeout=t))
-        return sorted(name for name in found.topics if name.startswith(prefix))
+        names = self._connection.patiently(lambda t: self._client.list_topics(timeout=t)).topics
+        # A client goes on telling for a while of topics that are gone: asked by name it does not.
+        return sorted(self._found(name for name in names if name.startswith(prefix)))
 
     def delete(self, names: Collection[str]) -> list[str]:
         """Remove topics with all that is in them; returns those that were there."""
@@ -160,6 +161,7 @@ class TopicAdmin:
                 lambda t: self._client.delete_topics(there, operation_timeout=t, request_timeout=t),
                 fine={KafkaError.UNKNOWN_TOPIC_OR_PART},
             )
+            self._await(dict.fromkeys(there, 0))
         return there
 
     def delete_groups(self, groups: Collection[str]) -> list[str]:
@@ -180,15 +182,18 @@ class TopicAdmin:
 
     def committed(self, group: str, topics: Iterable[str]) -> dict[TopicPartition, int]:
         """What a group has committed of the topics; partitions without a commit are left out."""
-        names = set(topics)
-        request = [ConsumerGroupTopicPartitions(group)]
-        answers = self._ask(lambda t: self._client.list_consumer_group_offsets(request, request_timeout=t))
-        places = answers[group].topic_partitions if group in answers else []
-        return {
-            TopicPartition(place.topic, place.partition): place.offset
-            for place in places
-            if place.topic in names and place.offset >= 0
-        }
+        counts = self.partitions(topics)
+        places = [KafkaPlace(name, number) for name, count in counts.items() for number in range(count)]
+        if not places:
+            return {}
+        # By a reader that never joins: the administrative request for this crashes the client (2.16, a null pointer)
+        # as soon as the group's coordinator answers with an error, as it does while a broker starts.
+        reader = Consumer(self._connection.config(group_id=group, enable_auto_commit=False))
+        try:
+            found = self._connection.patiently(lambda t: reader.committed(places, t))
+        finally:
+            reader.close()
+        return {TopicPartition(place.topic, place.partition): place.offset for place in found if place.offset >= 0}
 
     def lag(self, group: str, topics: Iterable[str]) -> dict[TopicPartition, int]:
         """Records of each partition that the group has not committed yet."""
@@ -207,6 +212,7 @@ class TopicAdmin:
             lambda t: self._client.create_topics(new, operation_timeout=t, request_timeout=t),
             fine={KafkaError.TOPIC_ALREADY_EXISTS},  # another process was faster
         )
+        self._await({topic.name: topic.partitions for topic in topics})
         return [TopicChange(t.name, "topic", None, f"{t.partitions} partitions") for t in topics if t.name in made]
 
     def _grow(self, topics: list[tuple[Topic, TopicState]]) -> list[TopicChange]:
@@ -214,6 +220,7 @@ class TopicAdmin:
             return []
         new = [NewPartitions(topic.name, topic.partitions) for topic, _ in topics]
         self._ask(lambda t: self._client.create_partitions(new, operation_timeout=t, request_timeout=t))
+        self._await({topic.name: topic.partitions for topic, _ in topics})
         return [TopicChange(t.name, "partitions", str(found.partitions), str(t.partitions)) for t, found in topics]
 
     def _mend(self, topics: list[tuple[Topic, TopicState]]) -> list[TopicChange]:
@@ -241,6 +248,16 @@ class TopicAdmin:
         ]
         self._ask(lambda t: self._client.incremental_alter_configs(resources, request_timeout=t))
         return changes
+
+    def _await(self, partitions: Mapping[str, int]) -> None:
+        """Wait until brokers tell of what their controller has done, so that the next question is answered by it."""
+
+        def look(_timeout_s: float) -> None:
+            found = self.partitions(partitions)
+            if any(found.get(name, 0) != count for name, count in partitions.items()):
+                raise KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION))
+
+        self._connection.patiently(look)
 
     # --- questions ---------------------------------------------------------------------------------
 

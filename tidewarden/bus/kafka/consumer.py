@@ -157,6 +157,11 @@ class KafkaConsumer:
             if places and not self._closed:
                 self._client.commit(offsets=places, asynchronous=True)
 
+    @property
+    def joined(self) -> bool:
+        """Whether the group has given this member its share, be it nothing because there are more members."""
+        return self._joined
+
     def lag(self) -> int:
         """Records published but not yet polled, of the partitions that are ours.
 

@@ -89,7 +89,7 @@ def _ordered(low: str, high: str, *, strictly: bool = False) -> Rule:
     sign, between = ("<", "is not below") if strictly else ("<=", "is above")
     return Rule(
         rule=f"!has(self.{low}) || !has(self.{high}) || self.{low} {sign} self.{high}",
-        summary=f"{low} is {'below' if strictly else 'not above'} {high}: swap them",
+        summary=f"{low} must {'be below' if strictly else 'not be above'} {high}: swap them",
         message=told(f"{low} ", f"=self.{low}", f" {between} {high} ", f"=self.{high}", ": swap them"),
     )
 

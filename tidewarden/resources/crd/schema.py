@@ -21,7 +21,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from tidewarden.resources.anomalydetector import BUDGET_PATTERN, parse_budget
-from tidewarden.resources.base import DURATION_MAX_LENGTH, DURATION_PATTERN, format_duration, parse_duration
+from tidewarden.resources.base import (
+    DURATION_MAX_LENGTH,
+    DURATION_PATTERN,
+    NAME_PATTERN,
+    REMEDIES,
+    format_duration,
+    parse_duration,
+)
 from tidewarden.resources.crd.rules import FIELD_RULES, RULES, Rule, milliseconds, per_day, quoted, told
 from tidewarden.resources.metricstream import MetricStreamSpec
 from tidewarden.resources.schema import Field, fields_of
@@ -32,8 +39,6 @@ _URL_MAX_LENGTH = 2_083  # pydantic's own limit of HttpUrl
 _BUDGET_MAX_LENGTH = 32
 _KEYS = {"MetricContract": "name", "Source": "name", "Condition": "type"}  # lists of these are maps by that field
 _SETS = {(MetricStreamSpec, "tenants")}  # lists of text in which nothing is said twice
-_NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
-_NAME_REMEDY = "is not a name: write lower-case letters, digits and hyphens, at most 63 in all"
 
 
 def structural(model: type[BaseModel], *, rules: bool = True) -> Schema:
@@ -117,13 +122,12 @@ def _simple(annotation: Any, metadata: Sequence[Any], *, rules: bool) -> Schema:
 def _text(metadata: Sequence[Any], *, rules: bool) -> Schema:
     schema: Schema = {"type": "string", **_sizes(metadata, "Length")}
     pattern = next((item.pattern for item in metadata if getattr(item, "pattern", None)), None)
-    if pattern == _NAME:
+    if pattern == NAME_PATTERN:
         schema["maxLength"] = 63
-        if rules:
-            rule = Rule(
-                f"self.matches({quoted(_NAME)})", f"this {_NAME_REMEDY}", told("'", "=self", f"' {_NAME_REMEDY}")
-            )
-            _add_rules(schema, [rule])
+    if pattern in REMEDIES and rules:
+        remedy = REMEDIES[pattern]
+        rule = Rule(f"self.matches({quoted(pattern)})", f"this {remedy}", told("'", "=self", f"' {remedy}"))
+        _add_rules(schema, [rule])
     elif pattern is not None:
         schema["pattern"] = pattern
     return schema

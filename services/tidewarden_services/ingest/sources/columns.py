@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import overload
 
 import numpy as np
@@ -119,6 +119,13 @@ class Columns:
     def rows(self) -> IntArray:
         """The row of each reading."""
         return np.array(self.row, np.int32)
+
+
+def labelled(metric: str, labels: Mapping[str, str]) -> str:
+    """A metric with the labels that tell its series apart: ``requests{code="500",method="GET"}``."""
+    if not labels:
+        return metric
+    return metric + "{" + ",".join(f'{name}="{labels[name]}"' for name in sorted(labels)) + "}"
 
 
 def escaped(raw: bytes | memoryview) -> str:

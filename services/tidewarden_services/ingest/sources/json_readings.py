@@ -46,6 +46,7 @@ _SHORTEST_ITEM_BYTES = 6  # a metric with its value, in an object of many
 _SHORTEST_ELEMENT_BYTES = 40
 _FEW = 1_000
 
+_NO_METRICS: dict[str, int] = {}  # of a node not met yet; never written to
 _MANY = msgspec.json.Decoder(list[JsonReading])
 _LINE = msgspec.json.Decoder(JsonReading)
 _RAWS = msgspec.json.Decoder(list[Raw])
@@ -79,15 +80,15 @@ def parse_body(body: bytes, columns: Columns, *, lines: bool = False) -> int:
     return len(readings)
 
 
-def parse_lines(lines: Sequence[bytes], columns: Columns, first_row: int = 0) -> None:
-    """Parse one reading a line; empty lines are passed over, but counted in the rows."""
+def parse_lines(lines: Sequence[bytes], columns: Columns, first_row: int = 0, *, refuse_empty: bool = False) -> None:
+    """Parse one reading a line; empty lines are passed over (or refused), but counted in the rows."""
     try:
         _take_all(
             [_LINE.decode(line) for line in lines], columns, lambda row: escaped(lines[row - first_row]), first_row
         )
     except _UNREADABLE:
         for row, line in enumerate(lines, first_row):
-            if line.strip():
+            if refuse_empty or line.strip():
                 _parse_element(line, columns, row)
 
 
@@ -154,16 +155,32 @@ def _parse_element(element: bytes | Raw, columns: Columns, row: int) -> None:
     _take_loosely(document, columns, row, escaped(element))
 
 
-def _take_all(
+def _take_all(  # noqa: C901 - one loop: a call for each reading would cost as much as all the rest
     readings: Iterable[JsonReading], columns: Columns, raw_of: Callable[[int], str], first_row: int = 0
 ) -> None:
     """Readings of sound types into columns; in here every microsecond counts, so appends are bound once."""
-    nodes, id_of, nan = columns.index.nodes, columns.index.id_of, math.nan
+    index, nan = columns.index, math.nan
+    nodes, id_of = index.nodes, index.id_of
     add_series, add_timestamp = columns.series.append, columns.timestamp.append
     add_value, add_row = columns.value.append, columns.row.append
     for row, reading in enumerate(readings, first_row):
         tenant, cluster, node, timestamp = reading.tenant, reading.cluster, reading.node, reading.timestamp
         metrics = reading.metrics
+        known = nodes.get((tenant, cluster, node), _NO_METRICS)
+        if metrics is UNSET and reading.metric is not UNSET:  # one reading a message, the commonest: no dict for it
+            value = reading.value
+            series = known.get(reading.metric)
+            if (
+                series is not None
+                and value is not UNSET
+                and type(timestamp) is int
+                and SECONDS_BELOW <= timestamp <= LAST_MS
+            ):
+                add_series(series)
+                add_timestamp(timestamp)
+                add_value(nan if value is None else value)
+                add_row(row)
+                continue
         try:
             if type(timestamp) is not int or not SECONDS_BELOW <= timestamp <= LAST_MS:
                 timestamp = _timestamp(timestamp)
@@ -173,7 +190,6 @@ def _take_all(
                 metrics = {reading.metric: reading.value}
             elif not metrics:
                 raise _incomplete()
-            known = nodes.get((tenant, cluster, node), {})
         except Refusal as refusal:
             refusal.fields.update(tenant=tenant, cluster=cluster, node=node)
             columns.refuse(row, refusal, raw_of(row))

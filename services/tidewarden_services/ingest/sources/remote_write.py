@@ -17,7 +17,7 @@ import cramjam
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
 from tidewarden_services.ingest.reasons import MALFORMED, MISSING_FIELD, TOO_LARGE, WRONG_TYPE
-from tidewarden_services.ingest.sources.columns import Columns, Refusal
+from tidewarden_services.ingest.sources.columns import Columns, Refusal, labelled
 from tidewarden_services.ingest.sources.times import LAST_MS
 
 REMEMBERED_LABEL_SETS = 100_000  # about 50 MB at 500 bytes each; then the cache starts anew
@@ -161,9 +161,7 @@ def names_of(labels: dict[str, str], tenant: str) -> tuple[str, str, str, str]:
     for field, remedy in remedies.items():
         if not found[field]:
             raise Refusal(MISSING_FIELD, f"{field} is absent: {remedy}", **found, metric=metric)
-    if rest:
-        metric += "{" + ",".join(f'{name}="{rest[name]}"' for name in sorted(rest)) + "}"
-    return found["tenant"], found["cluster"], found["node"], metric
+    return found["tenant"], found["cluster"], found["node"], labelled(metric, rest)
 
 
 def _declared_size(body: bytes) -> int:

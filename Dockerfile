@@ -1,0 +1,42 @@
+# syntax=docker/dockerfile:1
+# One image for every role: `docker run tidewarden:dev run detect …`. What is how large, and why: docs/decisions/0008.
+ARG PYTHON_IMAGE=python:3.11-slim
+
+# Dependencies, exactly as locked.
+FROM ${PYTHON_IMAGE} AS dependencies
+RUN python3 -m venv /opt/venv
+COPY requirements.lock ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/venv/bin/pip install --disable-pip-version-check --no-compile -r requirements.lock
+
+# The same, less what no pod loads. Byte code is made here, as nobody could keep it on a read-only root.
+FROM dependencies AS slim
+COPY image/prune image/prune
+RUN sh image/prune && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib || test $? = 1
+
+# Our own packages, and the kernels compiled. "generic" code runs on every machine of the architecture: compiled for the
+# machine of the build it would be compiled anew, for a minute, by every pod on another kind of machine.
+FROM dependencies AS build
+ENV NUMBA_CACHE_DIR=/opt/tidewarden/kernels NUMBA_CPU_NAME=generic NUMBA_CPU_FEATURES="" PYTHONPATH=/opt/tidewarden/lib
+WORKDIR /build
+COPY pyproject.toml README.md LICENSE ./
+COPY tidewarden tidewarden
+COPY simulator simulator
+COPY services services
+COPY operator operator
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/venv/bin/pip install --disable-pip-version-check --no-compile --no-deps --target /opt/tidewarden/lib . \
+    && /opt/venv/bin/python -m tidewarden_cli.warm \
+    && find /opt/tidewarden/lib -name __pycache__ -prune -exec rm -rf {} + \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/tidewarden/lib
+
+FROM ${PYTHON_IMAGE}
+RUN mkdir -p /var/cache/tidewarden && chown 10001:10001 /var/cache/tidewarden
+COPY --from=slim /opt/venv /opt/venv
+COPY --from=build /opt/tidewarden /opt/tidewarden
+COPY --chmod=755 image/tidewarden /opt/tidewarden/bin/tidewarden
+ENV PATH=/opt/tidewarden/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/tidewarden/lib HOME=/tmp \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    NUMBA_CACHE_DIR=/var/cache/tidewarden NUMBA_CPU_NAME=generic NUMBA_CPU_FEATURES=""
+USER 10001:10001
+ENTRYPOINT ["tidewarden"]

@@ -1,0 +1,118 @@
+"""A kind cluster with our images in it.
+
+What is not the official is told by environment variables, see CONTRIBUTING.md:
+
+=============================== ============================== ==========================================
+variable                        default                        is
+=============================== ============================== ==========================================
+KIND_EXPERIMENTAL_PROVIDER      docker, or podman if only that container engine
+KIND_NODE_IMAGE                 kind's own                     image of the nodes
+TIDEWARDEN_PYTHON_IMAGE         the Dockerfile's               base of our image
+TIDEWARDEN_DEBIAN_IMAGE         none                           if set: Kafka and the others are built from it
+TIDEWARDEN_KAFKA_IMAGE          the chart's                    image of Kafka, as repository:tag
+TIDEWARDEN_ELASTICSEARCH_IMAGE  the chart's                    … of Elasticsearch
+TIDEWARDEN_PROMETHEUS_IMAGE     the chart's                    … of Prometheus
+TIDEWARDEN_ALERTMANAGER_IMAGE   the chart's                    … of Alertmanager
+=============================== ============================== ==========================================
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cluster import dependencies
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "tidewarden-tests"
+IMAGE = "localhost/tidewarden:tests"
+SERVERS = ("kafka", "elasticsearch", "prometheus", "alertmanager")
+BUILD_TIMEOUT_S = 1_200  # 3 min on a busy machine of two cores, of which kernels take 40 s
+LOAD_TIMEOUT_S = 600  # 30 s for 1.4 GB
+CREATE_TIMEOUT_S = 300  # 28 s measured where the node image is there
+
+
+def engine() -> str:
+    """docker or podman."""
+    told = os.environ.get("KIND_EXPERIMENTAL_PROVIDER")
+    return told or next((name for name in ("docker", "podman") if shutil.which(name)), "docker")
+
+
+def images_of_servers() -> dict[str, str]:
+    """Server → image, of those that are not the chart's own; built where a base for it is named."""
+    told = {name: os.environ.get(f"TIDEWARDEN_{name.upper()}_IMAGE", "") for name in SERVERS}
+    base = os.environ.get("TIDEWARDEN_DEBIAN_IMAGE")
+    if base and not all(told.values()):
+        built = dependencies.build(engine(), base)
+        told = {name: image or built[name] for name, image in told.items()}
+    return {name: image for name, image in told.items() if image}
+
+
+def build_image() -> str:
+    """Our image, from the working tree; layers that did not change are taken from the last build."""
+    base = os.environ.get("TIDEWARDEN_PYTHON_IMAGE")
+    arguments = [f"--build-arg=PYTHON_IMAGE={base}"] if base else []
+    command = [engine(), "build", "--network=host", *arguments, "-t", IMAGE, str(ROOT)]
+    _run(command, BUILD_TIMEOUT_S)
+    return IMAGE
+
+
+class Kind:
+    """The cluster of the tests; one that was kept is used again."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self.kubeconfig = kubeconfig
+
+    def start(self) -> dict[str, str]:
+        """Make the cluster and the images at the same time, load them; server → image."""
+        with ThreadPoolExecutor(3) as pool:
+            created, ours, servers = pool.submit(self._create), pool.submit(build_image), pool.submit(images_of_servers)
+            fresh, told = created.result(), servers.result()
+            local = [image for image in told.values() if image.startswith("localhost/")]
+            self._load([ours.result(), *(local if fresh else [])])
+        return told
+
+    def delete(self) -> None:
+        """Delete the cluster; images stay."""
+        _run(["kind", "delete", "cluster", "--name", NAME, "--kubeconfig", str(self.kubeconfig)], CREATE_TIMEOUT_S)
+
+    def on_node(self, script: str) -> str:
+        """What a shell script on the node prints."""
+        return _run([engine(), "exec", f"{NAME}-control-plane", "sh", "-c", script], 60)
+
+    def kill(self, pod_uid: str) -> bool:
+        """SIGKILL to the processes of a pod, as the kernel would when memory ends; whether there were any."""
+        script = (
+            f"for p in /proc/[0-9]*; do if grep -q 'pod{pod_uid}' $p/cgroup 2>/dev/null "
+            '&& grep -q "^python" $p/comm 2>/dev/null; then kill -9 "${p#/proc/}" && echo killed; fi; done; true'
+        )
+        return "killed" in self.on_node(script)
+
+    def _create(self) -> bool:
+        known = _run(["kind", "get", "clusters"], 60).split()
+        if NAME in known:
+            _run(["kind", "export", "kubeconfig", "--name", NAME, "--kubeconfig", str(self.kubeconfig)], 60)
+            return False
+        image = os.environ.get("KIND_NODE_IMAGE")
+        command = ["kind", "create", "cluster", "--name", NAME, "--wait", "180s", "--kubeconfig", str(self.kubeconfig)]
+        _run([*command, *(["--image", image] if image else [])], CREATE_TIMEOUT_S)
+        return True
+
+    def _load(self, images: list[str]) -> None:
+        # By an archive: `kind load docker-image` calls docker, whatever the engine is.
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Path(folder) / "images.tar"
+            several = ["-q", "-m"] if engine() == "podman" else []
+            _run([engine(), "save", *several, "-o", str(archive), *images], LOAD_TIMEOUT_S)
+            _run(["kind", "load", "image-archive", str(archive), "--name", NAME], LOAD_TIMEOUT_S)
+
+
+def _run(command: list[str], timeout_s: float) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    told = f"{done.stdout[-2_000:]}\n{done.stderr[-4_000:]}"
+    assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{told}"
+    return done.stdout

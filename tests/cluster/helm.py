@@ -1,0 +1,35 @@
+"""helm for tests."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class Helm:
+    """helm with one kubeconfig and one namespace."""
+
+    def __init__(self, kubeconfig: Path | None, namespace: str) -> None:
+        self._command = ["helm", f"--namespace={namespace}", *([f"--kubeconfig={kubeconfig}"] if kubeconfig else [])]
+
+    def __call__(self, *arguments: str, timeout_s: float = 60.0) -> str:
+        """What helm prints; an AssertionError with what it says where it fails."""
+        command = [*self._command, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s + 30, check=False)
+        told = f"{done.stdout[-3_000:]}\n{done.stderr[-3_000:]}"
+        assert done.returncode == 0, f"helm {' '.join(arguments)} ended with {done.returncode}:\n{told}"
+        return done.stdout
+
+    def install(self, release: str, chart: Path, values: dict[str, Any], timeout_s: float) -> None:
+        """Install or upgrade, and wait until all of it is ready."""
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            yaml.safe_dump(values, file)
+            file.flush()
+            self(
+                "upgrade", "--install", release, str(chart), "-f", file.name, "--wait", f"--timeout={timeout_s:.0f}s",
+                timeout_s=timeout_s,
+            )  # fmt: skip
