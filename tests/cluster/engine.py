@@ -73,9 +73,11 @@ class Kind:
         """Make the cluster and the images at the same time, load them; server → image."""
         with ThreadPoolExecutor(3) as pool:
             created, ours, servers = pool.submit(self._create), pool.submit(build_image), pool.submit(images_of_servers)
-            fresh, told = created.result(), servers.result()
-            local = [image for image in told.values() if image.startswith("localhost/")]
-            self._load([ours.result(), f"{REPOSITORY}:{NEXT_TAG}", *(local if fresh else [])])
+            told = servers.result()
+            created.result()
+            there = self.on_node("ctr --namespace k8s.io images ls -q").split()
+            missing = [image for image in told.values() if image.startswith("localhost/") and image not in there]
+            self._load([ours.result(), f"{REPOSITORY}:{NEXT_TAG}", *missing])
         return told
 
     def delete(self) -> None:
@@ -94,15 +96,14 @@ class Kind:
         )
         return "killed" in self.on_node(script)
 
-    def _create(self) -> bool:
+    def _create(self) -> None:
         known = _run(["kind", "get", "clusters"], 60).split()
         if NAME in known:
             _run(["kind", "export", "kubeconfig", "--name", NAME, "--kubeconfig", str(self.kubeconfig)], 60)
-            return False
+            return
         image = os.environ.get("KIND_NODE_IMAGE")
         command = ["kind", "create", "cluster", "--name", NAME, "--wait", "180s", "--kubeconfig", str(self.kubeconfig)]
         _run([*command, *(["--image", image] if image else [])], CREATE_TIMEOUT_S)
-        return True
 
     def _load(self, images: list[str]) -> None:
         # By an archive: `kind load docker-image` calls docker, whatever the engine is.
