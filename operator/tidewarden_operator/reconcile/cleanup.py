@@ -15,6 +15,7 @@ import structlog
 from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.resources.base import API_VERSION
 from tidewarden_operator.backends import BackendError, Request
+from tidewarden_operator.cluster.client import ClusterError
 from tidewarden_operator.keys import Key, Manifest, Ref
 from tidewarden_operator.plan.names import FINALIZER
 from tidewarden_operator.plan.site import Site
@@ -72,4 +73,10 @@ def _set_finalizer(context: Context, key: Key, body: Manifest, *, wanted: bool) 
     manifest = {"apiVersion": API_VERSION, "kind": key.kind, "metadata": metadata}
     # Applied, so that only our own entry comes and goes and those of others stay.
     manifest["metadata"] = {**metadata, "finalizers": [FINALIZER] if wanted else []}
-    context.mirror.put(context.writer.apply(manifest))
+    try:
+        context.mirror.put(context.writer.apply(manifest))
+    except ClusterError as error:
+        # The uid is that of the resource we have seen: where it is gone, there is nothing to hold or to release.
+        if error.status not in {404, 409}:
+            raise
+        log.debug("gone already", resource=str(key), error=str(error))
