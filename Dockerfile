@@ -37,7 +37,9 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=cache,target=/root/.
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/tidewarden/lib
 
 FROM ${PYTHON_IMAGE}
-RUN mkdir -p /var/cache/tidewarden && chown 10001:10001 /var/cache/tidewarden
+# The user has a name, as libraries ask for it.
+RUN echo 'tidewarden:x:10001:' >> /etc/group && echo 'tidewarden:x:10001:10001::/tmp:/usr/sbin/nologin' >> /etc/passwd \
+    && mkdir -p /var/cache/tidewarden && chown 10001:10001 /var/cache/tidewarden
 COPY --from=slim /opt/venv /opt/venv
 COPY --from=build /opt/tidewarden /opt/tidewarden
 COPY --chmod=755 image/tidewarden /opt/tidewarden/bin/tidewarden

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from cluster.engine import REPOSITORY, ROOT, TAG, Kind, build_image, images_of_servers
+from cluster.engine import ROOT, Kind, build_image, images_of_servers
 from cluster.helm import Helm
 from cluster.kubectl import Kubectl
 
@@ -105,8 +105,7 @@ def installation(request: pytest.FixtureRequest) -> Iterator[Installation]:
     kind = Kind(kubeconfig) if kubeconfig else None
     try:
         if kind is not None:
-            servers = kind.start()
-            image = f"{REPOSITORY}:{TAG}"
+            image, servers = kind.start()
         else:
             # The image of a cluster elsewhere comes from a registry that it reaches.
             image = os.environ.get("TIDEWARDEN_IMAGE", "") or build_image()
