@@ -159,6 +159,7 @@ class Notifier:
                 outbox.take(record)
             self._seen[record.place] = record.offset + 1
         self._telemetry.lag.labels(self.name).set(consumer.lag())
+        self._telemetry.handled.labels(self.name).inc(len(records))
         self._save()
         self._commit(consumer)
         return len(records)
