@@ -120,7 +120,12 @@ class KafkaProducer:
     def _reported(self, error: KafkaError | None, message: Any) -> None:
         """One record's fate; records of a partition are reported in their order."""
         place = TopicPartition(message.topic(), message.partition())
-        if error is None:
+        if error is None and (message.offset() is None or message.offset() < 0):
+            # Either never written, or a duplicate whose original the broker has forgotten. Not knowing is a failure:
+            # the next process finds out by the newest record of this producer.
+            if self._failure is None:
+                self._failure = f"a record for {place.topic}/{place.partition} was acknowledged without an offset"
+        elif error is None:
             with self._counting:
                 self._delivered[place] = self._delivered.get(place, 0) + 1
         elif self._failure is None and error.code() not in {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}:
