@@ -70,6 +70,7 @@ class SinkRunner:
         self._lag = telemetry.lag.labels(sink.name)
         self._consumer = bus.consumer([stream.name(purpose) for purpose in PURPOSES], sink.name)
         self._pending = False
+        self._collected = 0  # records that are not in the store yet
 
     def idle(self) -> bool:
         """Whether everything published so far is in the store."""
@@ -103,7 +104,8 @@ class SinkRunner:
             self._pending = self._pending or bool(records)
             self._sink.handle(records)
             self._handled.inc(len(records))
-            self._lag.set(self._consumer.lag())
+            self._collected += len(records)
+            self._lag.set(self._consumer.lag() + self._collected)
             now = self._clock.monotonic()
             if self._pending and (self._sink.should_flush(now) or not records):
                 self._flush(stop)
@@ -118,6 +120,7 @@ class SinkRunner:
         if offsets:
             self._consumer.commit(offsets)
         self._pending = False
+        self._collected = 0
 
     def _insist(self, attempt: Callable[[], T], stop: threading.Event) -> T | None:
         """Do it, again and again while the store is away; None where ``stop`` came first."""
