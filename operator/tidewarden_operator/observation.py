@@ -62,11 +62,7 @@ class Observation:
         found = []
         for workload in self.workloads:
             if workload["kind"] == "Job":
-                status = workload.get("status") or {}
-                ended = status.get("succeeded") or any(
-                    c.get("status") == "True" for c in status.get("conditions") or []
-                )
-                if not ended and not workload["spec"].get("suspend") and not status.get("ready"):
+                if _is_waiting(workload):
                     found.append(f"{workload['metadata']['name']} (0 of 1 ready)")
                 continue
             wanted = workload["spec"].get("replicas", 1)
@@ -110,6 +106,12 @@ def ready_pods(pods: Sequence[Manifest]) -> int:
 
 def _pod_conditions(pod: Manifest) -> list[Manifest]:
     return (pod.get("status") or {}).get("conditions") or []
+
+
+def _is_waiting(job: Manifest) -> bool:
+    status = job.get("status") or {}
+    held = {c.get("type") for c in status.get("conditions") or [] if c.get("status") == "True"}
+    return not (held & {"Complete", "Failed"} or job["spec"].get("suspend") or status.get("ready"))
 
 
 def _is_gone(pod: Manifest) -> bool:

@@ -130,7 +130,7 @@ class ApiServer:
             return
         program = _program(name)
         assert program is not None, "require_programs asked for it"
-        command = [*_bound_to_us(), program, *(f"--{option}={value}" for option, value in options.items())]
+        command = [*bound_to_us(), program, *(f"--{option}={value}" for option, value in options.items())]
         with (self._home / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._home)
 
@@ -237,7 +237,7 @@ def _program(name: str) -> str | None:
     return (shutil.which(name, path=assets) if assets else None) or shutil.which(name)
 
 
-def _bound_to_us() -> list[str]:
+def bound_to_us() -> list[str]:
     """What ends a server together with the thread that starts it, even if this process is killed."""
     return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 

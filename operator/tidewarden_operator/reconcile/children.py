@@ -60,10 +60,13 @@ def _finished(plain: Manifest, owners: Sequence[Manifest], live: Manifest | None
     metadata = manifest["metadata"]
     if owners:
         metadata["ownerReferences"] = list(owners)
-    if manifest["kind"] == "Job" and live is not None:
+    stamp = digest(manifest)
+    if manifest["kind"] == "Job":
         # A Job's pods cannot be changed; it goes on, or has ended, as it was begun.
-        manifest["spec"]["template"] = live["spec"]["template"]
-    metadata["annotations"] = {**metadata.get("annotations", {}), APPLIED_HASH: digest(manifest)}
+        stamp = digest({**manifest, "spec": {**manifest["spec"], "template": None}})
+        if live is not None:
+            manifest["spec"]["template"] = live["spec"]["template"]
+    metadata["annotations"] = {**metadata.get("annotations", {}), APPLIED_HASH: stamp}
     return manifest
 
 

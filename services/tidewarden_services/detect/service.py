@@ -9,7 +9,7 @@ import numpy as np
 
 from tidewarden.bus.port import Record
 from tidewarden.clock import Clock
-from tidewarden.events import Anomaly, AnomalyBatch
+from tidewarden.events import Anomaly, AnomalyBatch, AnomalyKind
 from tidewarden.frames import Frame, IntArray, ScoreFrame, SeriesTable
 from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
@@ -76,7 +76,13 @@ class DetectService:
         self._table = table
         self._telemetry = telemetry
         self._scorer = Scorer(ScorerConfig.of(detector, stream, partitions), table)
+        self._clock = clock
         self._scored = telemetry.scored.labels(self._stream, self._detector)
+        self._learned = telemetry.learned.labels(self._stream, self._detector)
+        self._learned.set(clock.now_ms() / 1000)
+        for kind in AnomalyKind:  # from 0, so that the first of a kind is an increase to those who watch
+            if kind is not AnomalyKind.NONE:
+                telemetry.anomalies.labels(self._stream, self._detector, kind.label)
         self._tenants: list[str] = []
         self._tenant_of: IntArray = np.zeros(0, np.int32)
         self._time: dict[str, int] = {}  # tenant → ms: how far it has come
@@ -90,6 +96,8 @@ class DetectService:
         assert isinstance(frame, Frame)
         scored = self._scorer.score(frame)
         scores, anomalies = scored.scores, scored.anomalies
+        if len(scores):
+            self._learned.set(self._clock.now_ms() / 1000)
         self._board.post()
         self._meet_tenants()
         self._observe(scores, record.headers.get("time"))
