@@ -1,4 +1,6 @@
-"""Writes docs/reference, crds, their chart, dashboards and alert rules: ``python -m tidewarden_cli.reference [--check] [FOLDER]``.
+"""Writes docs/reference, crds, their chart, dashboards and alert rules from the code itself.
+
+``python -m tidewarden_cli.reference [--check] [FOLDER]``
 
 Resources and their CRDs come from the pydantic models, metrics from the telemetry's registry, commands from the
 program, the API from its own description. So the files cannot say anything that the code does not.
@@ -200,8 +202,8 @@ def metrics_page() -> str:
         [
             _NOTE,
             "# Metrics\n",
-            "Served at `/metrics` in Prometheus' text format. A histogram also has `_bucket`, `_sum` and `_count`. Every "
-            "process also has the customary `process_*` (memory, processor time, open files, start).\n",
+            "Served at `/metrics` in Prometheus' text format. A histogram also has `_bucket`, `_sum` and `_count`. "
+            "Every process also has the customary `process_*` (memory, processor time, open files, start).\n",
             *_metrics(Telemetry()),
             "## Of the operator\n",
             *_metrics(OperatorMetrics()),
