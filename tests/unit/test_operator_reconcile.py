@@ -21,6 +21,7 @@ from tidewarden_operator.plan.site import Site
 from tidewarden_operator.reconcile import reconcile
 from tidewarden_operator.reconcile.context import Context
 from tidewarden_operator.settings import OperatorSettings
+from tidewarden_operator.status import Arrivals
 
 STREAM = Key("MetricStream", "team", "shop")
 
@@ -190,3 +191,23 @@ def test_statuses_have_only_fields_of_the_crds(context: Context, cluster: Cluste
         known = {field.alias or name for name, field in model.model_fields.items()}
         assert set(body["status"]) <= known, key
         model.model_validate(body["status"])
+
+
+def test_a_stream_counts_what_simulations_deliver(context: Context, cluster: Cluster) -> None:
+    """A stream that is fed by a simulation alone shows its readings, also after the simulation has ended."""
+    key = _shop(cluster)[0]
+    simulation = cluster.mirror.get(Ref("MetricSimulation", "team", "r"))
+    assert simulation is not None
+    cluster.put({**simulation, "status": {"played": 1_440}})
+    reconcile(context, key)
+    body = cluster.mirror.get(Ref("MetricStream", "team", "shop"))
+    assert body is not None
+    assert body["status"]["readings"] == 1_440
+
+
+def test_arrivals_add_up() -> None:
+    """Counts are summed over sources; the newest timestamp of any of them is the stream's."""
+    one = Arrivals.of({"sources": {"a/b": {"accepted": 3, "rejected": 1, "newest_ms": 5}, "a/c": {"accepted": 4}}})
+    assert one == Arrivals(7, 1, 5)
+    assert one.plus(Arrivals(1, 0, 9)) == Arrivals(8, 1, 9)
+    assert Arrivals.of({}) == Arrivals()
