@@ -57,6 +57,7 @@ class Cluster:
     def put(self, found: Manifest) -> Manifest:
         """The object, with a version of its own."""
         self._version += 1
+        found = {**found, "metadata": dict(found["metadata"])}
         found["metadata"] |= {
             "resourceVersion": str(self._version),
             "uid": found["metadata"].get("uid", f"u{self._version}"),
