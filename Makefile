@@ -6,10 +6,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-.PHONY: help demo up test check format generate bench kernels lock clean
+.PHONY: help demo up test cluster-test check format generate bench kernels lock clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 # uv is several times faster; where it is missing, venv and pip do the same.
 define INSTALL
@@ -46,18 +46,23 @@ up: $(VENV)/.installed ## Run your own resources: make up ARGS="-f FILE.yaml"
 test: $(VENV)/.installed-dev ## All tests
 	@$(BIN)/pytest $(ARGS)
 
+cluster-test: $(VENV)/.installed-dev ## End to end on kind (ARGS="--keep", or "--cluster current" for the cluster kubectl speaks to)
+	@$(BIN)/pytest tests/cluster $(ARGS)
+
 check: $(VENV)/.installed-dev ## ruff, mypy strict, import contracts, generated files up to date
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tidewarden_cli.reference --check
+	@if command -v helm >/dev/null; then $(BIN)/python charts/install.py --check; else echo "helm is not here: manifests/install.yaml unchecked"; fi
 
 format: $(VENV)/.installed-dev ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-generate: $(VENV)/.installed-dev ## Write docs/reference, crds and their chart, from the code
+generate: $(VENV)/.installed-dev ## Write docs/reference, crds, dashboards, alert rules, from the code
 	@$(BIN)/python -m tidewarden_cli.reference
+	@if command -v helm >/dev/null; then $(BIN)/python charts/install.py; else echo "helm is not here: manifests/install.yaml left as it is"; fi
 
 bench: $(VENV)/.installed-bench ## Speed and accuracy beside the peers, in one run
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -105,8 +105,7 @@ def installation(request: pytest.FixtureRequest) -> Iterator[Installation]:
     kind = Kind(kubeconfig) if kubeconfig else None
     try:
         if kind is not None:
-            servers = kind.start()
-            image = "localhost/tidewarden:tests"
+            image, servers = kind.start()
         else:
             # The image of a cluster elsewhere comes from a registry that it reaches.
             image = os.environ.get("TIDEWARDEN_IMAGE", "") or build_image()
@@ -203,7 +202,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def _look_around(kubectl: Kubectl) -> str:
     pages = [
-        kubectl("get", "pods,metricstreams,metricsimulations,anomalydetectors,alertpolicies", "-A", "-o", "wide", check=False),
+        kubectl(
+            "get",
+            "pods,metricstreams,metricsimulations,anomalydetectors,alertpolicies",
+            "-A",
+            "-o",
+            "wide",
+            check=False,
+        ),
         kubectl("get", "events", "-A", "--sort-by=.lastTimestamp", check=False)[-8_000:],
     ]
     for pod in kubectl.items("pods", "-A"):
@@ -217,8 +223,8 @@ def _look_around(kubectl: Kubectl) -> str:
         for extra in (["--previous"], []) if again else ([],):
             log = there("logs", metadata["name"], "--all-containers", "--tail=40", *extra, check=False)
             pages.append(f"--- log of {metadata['namespace']}/{metadata['name']} {' '.join(extra)}\n{log[-6_000:]}")
-    for kind in ("metricstream", "metricsimulation", "anomalydetector", "alertpolicy"):
-        pages.append(kubectl("describe", kind, "-A", check=False)[-6_000:])
+    kinds = ("metricstream", "metricsimulation", "anomalydetector", "alertpolicy")
+    pages += [kubectl("describe", kind, "-A", check=False)[-6_000:] for kind in kinds]
     return "\n".join(pages)
 
 

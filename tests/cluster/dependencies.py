@@ -75,7 +75,12 @@ def prometheus() -> Path:
 def _go(arguments: list[str], folder: Path) -> str:
     environment = {**os.environ, "CGO_ENABLED": "0"}
     return subprocess.run(
-        ["go", *arguments], cwd=folder, env=environment, check=True, text=True, stdout=subprocess.PIPE,
+        ["go", *arguments],
+        cwd=folder,
+        env=environment,
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
         timeout=COMPILE_TIMEOUT_S,
     ).stdout
 

@@ -62,7 +62,9 @@ class Kubectl:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s + 30, check=False)
         if done.returncode:
             shown = self("get", *what, "-o", "yaml", "--show-managed-fields=false", check=False)
-            raise AssertionError(f"{' '.join(what)} not {until} within {timeout_s:.0f} s: {done.stderr}\n{shown[-6_000:]}")
+            raise AssertionError(
+                f"{' '.join(what)} not {until} within {timeout_s:.0f} s: {done.stderr}\n{shown[-6_000:]}"
+            )
 
     @contextmanager
     def forward(self, target: str, port: int) -> Iterator[str]:

@@ -113,6 +113,7 @@ class Process:
         self.pulses = Pulses(self.clock)
         self._started_at = self.clock.now_ms()
         self._waiting_for["start"] = "the process starts"
+        self.telemetry.build.labels(self.orders.role, version("tidewarden")).set(1)
 
     # --- for builders ----------------------------------------------------------------------------
 

@@ -1,0 +1,120 @@
+"""The story of the README, as one test: from the samples to nothing left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cluster.conftest import HERE, Installation
+from cluster.engine import ROOT
+from cluster.kubectl import Kubectl, condition, fetch, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+SAMPLES = ROOT / "manifests" / "samples" / "cluster"
+KINDS = "metricstreams,metricsimulations,anomalydetectors,alertpolicies"
+START_S = 240.0  # seven roles for each of two streams start at once: 60 s of CPU on two cores, and images are loaded
+PLAY_S = 300.0
+
+
+def _all_ready(kubectl: Kubectl) -> bool:
+    found = kubectl.items(KINDS)
+    return bool(found) and all(condition(resource, "Ready").get("status") == "True" for resource in found)
+
+
+def test_from_samples_to_anomalies_alerts_and_a_page_and_nothing_left(
+    installation: Installation, namespace: Kubectl, told: Callable[[str, str], None]
+) -> None:
+    """What the README says of a cluster is so, from `kubectl apply` to `kubectl delete`."""
+    kubectl, began = namespace, time.monotonic()
+    kubectl("apply", "-f", str(SAMPLES))
+    until("a first detector with series", lambda: _detectors(kubectl, "series"), START_S)
+    told("apply to first readings scored", f"{time.monotonic() - began:.0f} s")
+    until("anomalies in Elasticsearch", lambda: _anomalies(installation, kubectl.namespace), PLAY_S)
+    told("apply to first anomaly in Elasticsearch", f"{time.monotonic() - began:.0f} s")
+    until("everything Ready", lambda: _all_ready(kubectl), START_S)
+    told("apply to all Ready", f"{time.monotonic() - began:.0f} s")
+
+    shown = kubectl("get", "anomalydetectors")
+    assert "shop-auto" in shown
+    assert "cloud-auto" in shown
+    _prometheus_scrapes_all_of_it(installation, kubectl)
+    _an_alert_reaches_alertmanager(installation)
+    _the_page_shows_it(kubectl)
+
+    for simulation in ("shop-rehearsal", "cloud-replay"):
+        evaluation = until(f"{simulation} evaluated", lambda name=simulation: _evaluation(kubectl, name), PLAY_S)
+        assert 0 < evaluation["precision"] <= 1, evaluation
+        assert 0 < evaluation["recall"] <= 1, evaluation
+        told(f"{simulation}", f"precision {evaluation['precision']:.2f}, recall {evaluation['recall']:.2f}")
+    told("apply to both evaluated", f"{time.monotonic() - began:.0f} s")
+    for pod, size in sorted(installation.memory().items()):
+        if pod.startswith((f"{kubectl.namespace}/", f"{HERE}/")):
+            told(f"memory of {pod.partition('/')[2]}", f"{size / 2**20:.0f} MiB")
+
+    _readings_of_your_own(kubectl)
+    ended = time.monotonic()
+    kubectl("delete", "-f", str(SAMPLES), "--timeout=60s", timeout_s=90)
+    told("kubectl delete", f"{time.monotonic() - ended:.0f} s")
+    owned = "deployments,statefulsets,jobs,services,configmaps,poddisruptionbudgets,networkpolicies,pods"
+    ours = ("-l", "app.kubernetes.io/managed-by=tidewarden-operator")
+    until("no children left", lambda: not kubectl.items(owned, *ours), 90)
+    theirs = f"{kubectl.namespace}."
+    until("no topics left", lambda: not {name for name in installation.topics() if name.startswith(theirs)}, 60)
+    until("no indices left", lambda: not {name for name in installation.indices if theirs in name}, 60)
+
+
+def _detectors(kubectl: Kubectl, field: str) -> list[dict[str, Any]]:
+    return [found for found in kubectl.items("anomalydetectors") if found.get("status", {}).get(field)]
+
+
+def _anomalies(installation: Installation, namespace: str) -> int:
+    found = installation.elasticsearch(f"tidewarden.{namespace}.*.anomalies/_count")
+    return int(found["count"])
+
+
+def _evaluation(kubectl: Kubectl, simulation: str) -> dict[str, Any] | None:
+    found = kubectl.get("metricsimulation", simulation).get("status", {}).get("evaluation", [])
+    return found[0] if found and found[0].get("precision") is not None else None
+
+
+def _prometheus_scrapes_all_of_it(installation: Installation, kubectl: Kubectl) -> None:
+    """Every running pod of ours is a target, and up."""
+    with installation.kubectl.forward(f"service/{HERE}-prometheus", 9090) as url:
+
+        def up() -> bool:
+            found = fetch(f"{url}/api/v1/query?query=up%7Bnamespace%3D%22{kubectl.namespace}%22%7D")["data"]["result"]
+            there = {sample["metric"]["pod"] for sample in found if sample["value"][1] == "1"}
+            running = kubectl.items("pods", "--field-selector=status.phase=Running")
+            return {pod["metadata"]["name"] for pod in running} <= there
+
+        until("all pods are targets that are up", up, 60)
+
+
+def _an_alert_reaches_alertmanager(installation: Installation) -> None:
+    with installation.kubectl.forward(f"service/{HERE}-alertmanager", 9093) as url:
+
+        def received() -> bool:
+            lines = str(fetch(f"{url}/metrics")).splitlines()
+            counted = [line for line in lines if line.startswith("alertmanager_alerts_received_total")]
+            return any('status="firing"' in line and float(line.split()[-1]) > 0 for line in counted)
+
+        until("an alert at Alertmanager", received, 60)
+
+
+def _the_page_shows_it(kubectl: Kubectl) -> None:
+    with kubectl.forward("service/tidewarden-api", 8000) as url:
+        assert "<title>Tidewarden" in fetch(url)
+        until("the API shows anomalies", lambda: fetch(f"{url}/api/anomalies?limit=5")["anomalies"], 30)
+
+
+def _readings_of_your_own(kubectl: Kubectl) -> None:
+    """The http source takes readings through a port-forward."""
+    now = int(time.time() * 1000)
+    reading = {"tenant": "shop", "cluster": "mine", "node": "n1", "timestamp": now, "metrics": {"latency_ms": 120.5}}
+    with kubectl.forward("service/shop-ingest-push", 8000) as url:
+        answer = until("a reading is taken", lambda: fetch(f"{url}/api/v1/readings", [reading]), 30)
+        assert answer["accepted"] == 1, answer
