@@ -170,8 +170,8 @@ class Keeper:
             if entry is None:
                 return
             request, before = entry.request, replace(entry.standing)
-        topics = self._topics(key, request)
-        store = self._store(key, request)
+        topics = steady(before.topics, self._topics(key, request))
+        store = steady(before.store, self._store(key, request))
         with self._lock:
             current = self._entries.get(key)
             if current is not entry:
@@ -232,3 +232,12 @@ class Keeper:
             log.error("topics or indices could not be looked after", resource=str(key), exc_info=error)
             return
         log.debug("server away", resource=str(key), error=str(error), again_in_s=delay_s)
+
+
+def steady(before: Outcome, now: Outcome) -> Outcome:
+    """The outcome, in the words of the first time while a server stays away.
+
+    Clients say "timed out" once and "connection refused" the next time; each would be a write to every resource.
+    """
+    same = (before.ok, before.reason) == (now.ok, now.reason)
+    return before if same and now.reason.endswith("Unavailable") else now

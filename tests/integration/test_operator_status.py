@@ -82,3 +82,26 @@ def test_a_finished_simulation_tells_its_evaluation(kube: Kube, namespace: str, 
         kube.run("annotate", "msim", "r", "-n", namespace, "note=x")
         until("it is seen again", lambda: not kube.all("pods", namespace))
         assert evaluation()[0]["recall"] == 0.8
+
+
+def test_a_secret_that_is_missing_is_named_and_another_name_restarts_the_pods(
+    kube: Kube, namespace: str, tmp_path: Path
+) -> None:
+    """The condition names Secret and remedy, heals once it is there, and the pods mount it by its new name."""
+    server = {"bootstrapServers": "127.0.0.1:1", "securityProtocol": "SASL_PLAINTEXT"}
+    with running_operator(kube.server, tmp_path, namespaces=[namespace], resyncS=2):
+        kube.apply(namespace, stream("shop", kafka={**server, "secretRef": {"name": "login"}}))
+        ready = lambda: kube.condition("mstream", namespace, "shop", "TopicsReady")  # noqa: E731 - asked again and again
+        until("it is missed", lambda: ready().get("reason") == "SecretNotFound")
+        assert ready()["message"] == (
+            f"there is no Secret 'login' in namespace '{namespace}': create it, or correct secretRef"
+        )
+        kube.run("create", "secret", "generic", "login", "-n", namespace, "--from-literal=username=a")
+        until("a key is missed", lambda: "needs the key password" in ready().get("message", ""))
+        kube.run("delete", "secret", "login", "-n", namespace)
+        login = ["--from-literal=username=a", "--from-literal=password=b"]
+        kube.run("create", "secret", "generic", "other", "-n", namespace, *login)
+        kube.apply(namespace, stream("shop", kafka={**server, "secretRef": {"name": "other"}}))
+        until("only Kafka itself is missing", lambda: ready().get("reason") == "KafkaUnavailable")
+        template = kube.get("deployment", namespace, "shop-ingest-push")["spec"]["template"]["spec"]
+        assert [v["secret"]["secretName"] for v in template["volumes"] if "secret" in v] == ["other"]
