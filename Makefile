@@ -60,7 +60,7 @@ check: $(VENV)/.installed-dev ## ruff, mypy strict, import contracts, generated 
 format: $(VENV)/.installed-dev ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-generate: $(VENV)/.installed-dev ## Write docs/reference, crds and their chart, from the code
+generate: $(VENV)/.installed-dev ## Write docs/reference, crds, dashboards, alert rules, from the code
 	@$(BIN)/python -m tidewarden_cli.reference
 	@if command -v helm >/dev/null; then $(BIN)/python charts/install.py; else echo "helm is not here: manifests/install.yaml left as it is"; fi
 

@@ -13,13 +13,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.samples import Sample
 
 from tidewarden.status import Figures, RecentError
+
+if TYPE_CHECKING:
+    from tidewarden.evaluate.report import Evaluation
 
 LogFormat = Literal["text", "json"]
 
@@ -31,6 +34,10 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self.board = StatusBoard()
         r = self.registry
+        ProcessCollector(registry=r)  # memory, processor time, open files, start: process_* as everywhere
+        self.build = Gauge(
+            "tidewarden_build_info", "Always 1: what runs here, and in which version.", ["role", "version"], registry=r
+        )
         self.readings = Counter("tidewarden_readings", "Readings accepted by ingest.", ["stream", "source"], registry=r)
         self.rejected = Counter(
             "tidewarden_rejected", "Readings refused by ingest, kept with their reason.",
@@ -63,6 +70,11 @@ class Telemetry:
             ["stream", "detector"],
             registry=r,
         )
+        self.learned = Gauge(
+            "tidewarden_learned_timestamp_seconds",
+            "When, by the clock, a detector last learned from readings, or began.",
+            ["stream", "detector"], registry=r,
+        )  # fmt: skip
         self.alerts = Counter("tidewarden_alerts", "Alert transitions.", ["stream", "policy", "state"], registry=r)
         self.deliveries = Counter(
             "tidewarden_alert_deliveries", "Notifications to receivers, by result (sent, retried, refused).",
@@ -86,6 +98,18 @@ class Telemetry:
         self.errors = Counter(
             "tidewarden_errors", "Failures that a service survived.", ["service", "error"], registry=r
         )
+        self.snapshot = Gauge(
+            "tidewarden_snapshot_timestamp_seconds", "When, by the clock, a service last saved its state.",
+            ["service"], registry=r,
+        )  # fmt: skip
+        self.snapshot_seconds = Gauge(
+            "tidewarden_snapshot_duration_seconds", "How long saving its state last took a service.",
+            ["service"], registry=r,
+        )  # fmt: skip
+        self.outbox = Gauge(
+            "tidewarden_alert_outbox_alerts", "Alerts that wait to be delivered to a receiver.",
+            ["policy", "receiver"], registry=r,
+        )  # fmt: skip
         self.store_available = Gauge(
             "tidewarden_store_available",
             "Whether the store took what was written last, 1 or 0.",
@@ -93,6 +117,37 @@ class Telemetry:
             registry=r,
         )
         self.stored = Counter("tidewarden_stored_rows", "Rows written to the store.", ["stream", "kind"], registry=r)
+        self.store_write = Histogram(
+            "tidewarden_store_write_seconds", "How long the store took for one batch, of those that it took.",
+            ["service"], registry=r, buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        )  # fmt: skip
+        self.evaluation = EvaluationMetrics(r)
+
+
+class EvaluationMetrics:
+    """How well a detector did with a simulation whose truth is known, as of its latest evaluation."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"tidewarden_evaluation_{name}", text, ["stream", "simulation", "detector"], registry=registry)
+
+        self.precision = gauge("precision_ratio", "Events found among all that was reported, 0 to 1.")
+        self.recall = gauge("recall_ratio", "Events found among all events, 0 to 1.")
+        self.f1 = gauge("f1_ratio", "Harmonic mean of precision and recall, 0 to 1.")
+        self.vus_pr = gauge("vus_pr_ratio", "Volume under the precision-recall surface, 0 to 1, without a threshold.")
+        self.false_alarms = gauge("false_alarms_per_day", "False alarms a day of the simulation's time.")
+        self.delay = gauge("delay_seconds", "Median from an event's start to its detection, in the simulation's time.")
+
+    def note(self, stream: str, results: Iterable[Evaluation]) -> None:
+        """Say what an evaluation found; a figure that has no meaning is not said."""
+        for result in results:
+            for metric, value in (
+                (self.precision, result.precision), (self.recall, result.recall), (self.f1, result.f1),
+                (self.vus_pr, result.vus_pr), (self.false_alarms, result.false_alarms_per_day),
+                (self.delay, result.delay_median_s),
+            ):  # fmt: skip
+                if value is not None:
+                    metric.labels(stream, result.simulation, result.detector).set(value)
 
 
 class StatusBoard:
@@ -152,11 +207,16 @@ def figures_of(telemetry: Telemetry) -> Figures:
         readings=int(_total(telemetry.readings)),
         scored=int(_total(telemetry.scored)),
         late=int(_total(telemetry.late)),
-        rejected_by_reason=by_label(telemetry.rejected, "reason"),
+        rejected_by_reason=rejections(telemetry),
         lag=by_label(telemetry.lag, "service"),
         handled=by_label(telemetry.handled, "service"),
         latency=_buckets(telemetry.score_latency),
     )
+
+
+def rejections(telemetry: Telemetry, **only: str | None) -> dict[str, int]:
+    """Readings refused by reason, of those reasons that occurred; ``only`` as of `by_label`."""
+    return {reason: count for reason, count in by_label(telemetry.rejected, "reason", **only).items() if count}
 
 
 def by_label(metric: Counter | Gauge, label: str, **only: str | None) -> dict[str, int]:

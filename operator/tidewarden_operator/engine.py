@@ -6,7 +6,7 @@ Two clocks see to what no watch tells: a resync, and asking the pods how they ar
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -33,6 +33,7 @@ GATHER_S = 1.0
 # For each of the two sets of workers; together below the 20 s that the chart grants. What is cut off is done by the
 # successor.
 STOP_S = 8.0
+MEASURES = {"precision": "precision", "recall": "recall", "f1": "f1", "vus_pr": "vusPr"}  # as the status spells them
 
 log = structlog.get_logger()
 
@@ -119,6 +120,15 @@ class Engine:
             bodies = self.mirror.of_kind(kind)
             found[kind] = (len(bodies), sum(not _is_ready(body) for body in bodies))
         return found
+
+    def evaluations(self) -> Iterator[tuple[str, str, str, str, float]]:
+        """What the simulations' statuses say: namespace, simulation, detector, measure, its value."""
+        for body in self.mirror.of_kind("MetricSimulation"):
+            metadata = body["metadata"]
+            for row in (body.get("status") or {}).get("evaluation") or []:
+                for measure, field in MEASURES.items():
+                    if row.get(field) is not None:
+                        yield metadata["namespace"], metadata["name"], row["detector"], measure, float(row[field])
 
     def _enqueue(self, key: Key) -> None:
         self.queue.add(key, SETTLE_S)

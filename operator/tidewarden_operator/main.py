@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from tidewarden_operator.health import LOOP_S, WORKERS_S, HealthServer, Pulse
 from tidewarden_operator.keys import OWNER_KINDS, Ref
 from tidewarden_operator.metrics import OperatorMetrics
 from tidewarden_operator.plan.names import FINALIZER
+from tidewarden_operator.plan.rules import pipeline_groups
 from tidewarden_operator.servers import ServerOpener
 from tidewarden_operator.settings import OperatorSettings, load_operator_settings
 from tidewarden_operator.watching import open_session
@@ -82,9 +84,10 @@ def operator(
 def _run(cluster: Cluster, settings: OperatorSettings, host: str) -> None:
     clock = SystemClock()
     metrics = OperatorMetrics()
+    metrics.build.labels("operator", version("tidewarden")).set(1)
     pulse = Pulse(clock)
     opener = ServerOpener(settings, cluster)
-    engine = Engine(settings, cluster, opener, clock, metrics, rules=lambda _: [])
+    engine = Engine(settings, cluster, opener, clock, metrics, rules=pipeline_groups)
 
     def watches() -> dict[str, str]:
         kinds = engine.context.site().kinds
@@ -115,6 +118,9 @@ def _run(cluster: Cluster, settings: OperatorSettings, host: str) -> None:
         for kind, (count, unready) in engine.known().items():
             metrics.resources.labels(kind).set(count)
             metrics.not_ready.labels(kind).set(unready)
+        metrics.evaluation.clear()  # those of resources that are gone
+        for *labels, value in engine.evaluations():
+            metrics.evaluation.labels(*labels).set(value)
 
     server = HealthServer(host, settings.metrics_port, alive, ready, metrics, refresh)
     log.info("operator starts", namespaces=settings.namespaces or "all", image=settings.image, port=server.port)

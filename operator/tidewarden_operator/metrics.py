@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from tidewarden_operator.keys import OWNER_KINDS
 
 
 class OperatorMetrics:
@@ -11,6 +13,10 @@ class OperatorMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
+        ProcessCollector(registry=r)
+        self.build = Gauge(
+            "tidewarden_build_info", "Always 1: what runs here, and in which version.", ["role", "version"], registry=r
+        )
         self.reconciles = Histogram(
             "tidewarden_operator_reconcile_seconds", "How long one reconciliation took.", ["kind"], registry=r,
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
@@ -37,3 +43,10 @@ class OperatorMetrics:
             "tidewarden_operator_resources_not_ready", "Resources whose condition Ready is not True.", ["kind"],
             registry=r,
         )  # fmt: skip
+        self.evaluation = Gauge(
+            "tidewarden_operator_evaluation_ratio",
+            "Latest evaluation in a MetricSimulation's status, by measure (precision, recall, f1 or vus_pr).",
+            ["resource_namespace", "simulation", "detector", "measure"], registry=r,
+        )  # fmt: skip
+        for kind in (*OWNER_KINDS, "Namespace"):  # from 0, so that the first is an increase to those who watch
+            self.errors.labels(kind)

@@ -267,9 +267,8 @@ def _evaluation(entry: Facts) -> dict[str, Any]:
     for ours, theirs in (("precision", "precision"), ("recall", "recall"), ("f1", "f1"), ("vusPr", "vus_pr")):
         if entry.get(theirs) is not None:
             told[ours] = round(float(entry[theirs]), 4)
-    delay = entry.get("median_delay_ms", entry.get("delay_ms"))
-    if delay is not None:
-        told["delay"] = format_duration(int(delay))
+    if entry.get("delay_median_s") is not None:
+        told["delay"] = format_duration(round(1000 * float(entry["delay_median_s"])))
     if entry.get("false_alarms_per_day") is not None:
         told["falseAlarmsPerDay"] = round(float(entry["false_alarms_per_day"]), 4)
     for ours, theirs in (("events", "events"), ("detected", "detected"), ("falseAlarms", "false_alarms")):
@@ -287,7 +286,7 @@ def _played(told: Mapping[str, Any]) -> str:
 def _failure(job: Manifest | None, last: Facts) -> str:
     conditions = ((job or {}).get("status") or {}).get("conditions") or []
     why = next((c.get("message", "") for c in conditions if c.get("type") == "Failed"), "")
-    return f"{last.get('message') or why}: see kubectl logs job/{(job or {}).get('metadata', {}).get('name', '')}"
+    return f"{last.get('error') or why}: see kubectl logs job/{(job or {}).get('metadata', {}).get('name', '')}"
 
 
 def _time(ms: int) -> str:

@@ -94,6 +94,8 @@ class Runner:
         self._handled = telemetry.handled.labels(name)
         self._lag = telemetry.lag.labels(name)
         self._waiting = telemetry.waiting.labels(name)
+        self._saved = telemetry.snapshot.labels(name)
+        self._save_took = telemetry.snapshot_seconds.labels(name)
         self._instances: dict[TopicPartition, Instance] = {}
         self._missing: dict[str, float] = {}  # instance that is waited for → since when
         self._late: list[str] = []
@@ -185,8 +187,11 @@ class Runner:
                 offsets |= instance.save()
             if offsets:
                 self._consumer.commit(offsets)
+        took = self._clock.monotonic() - began
+        self._saved.set(self._clock.now_ms() / 1000)
+        self._save_took.set(took)
         self._tell()
-        return self._clock.monotonic() - began
+        return took
 
     def _tell(self) -> None:
         """Say who holds up the merge, on the board and, where it lasts, in the log."""

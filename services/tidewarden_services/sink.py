@@ -68,6 +68,7 @@ class SinkRunner:
         self._available = telemetry.store_available.labels(sink.name)
         self._handled = telemetry.handled.labels(sink.name)
         self._lag = telemetry.lag.labels(sink.name)
+        self._wrote = telemetry.store_write.labels(sink.name)
         self._consumer = bus.consumer([stream.name(purpose) for purpose in PURPOSES], sink.name)
         self._pending = False
 
@@ -112,12 +113,19 @@ class SinkRunner:
                 next_purge = now + PURGE_EVERY_S
 
     def _flush(self, stop: threading.Event) -> None:
-        offsets = self._insist(self._sink.flush, stop)
+        offsets = self._insist(self._write, stop)
         if offsets is None:
             return
         if offsets:
             self._consumer.commit(offsets)
         self._pending = False
+
+    def _write(self) -> dict[TopicPartition, int]:
+        began = self._clock.monotonic()
+        offsets = self._sink.flush()
+        if offsets:
+            self._wrote.observe(self._clock.monotonic() - began)
+        return offsets
 
     def _insist(self, attempt: Callable[[], T], stop: threading.Event) -> T | None:
         """Do it, again and again while the store is away; None where ``stop`` came first."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -200,6 +201,23 @@ def test_a_webhook_gets_version_status_link_and_the_alert_under_an_idempotency_k
     assert headers["Idempotency-Key"] == "alert0001-1"
     assert (body["version"], body["status"], body["alert"]["title"]) == ("1", "firing", _alert(1).title)
     assert body["link"] == "http://127.0.0.1:8000/#/series/shop/eu/n%201/latency_ms"
+
+
+def test_a_header_comes_from_the_secret_first_and_else_from_the_environment(
+    hook: Hook, open_desk: Callable[..., Desk], tmp_path: Path
+) -> None:
+    """One file a key, as Kubernetes mounts a Secret; without a folder of secrets the environment alone counts."""
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "TOKEN").write_text("of-secret\n")
+    receiver = _webhook(hook, headers={"X-Both": "${TOKEN} ${OTHER}"}, secretRef={"name": "hook"})
+    environ = {"TOKEN": "of-environment", "OTHER": "other"}
+    for secrets_dir, expected in ((tmp_path, "of-secret other"), (None, "of-environment other")):
+        desk = open_desk(_policy(receiver), environ=environ, secrets_dir=secrets_dir)
+        desk.publish(_alert(1))
+        _until(lambda: hook.got)
+        assert hook.got.pop()[0]["X-Both"] == expected
+    with pytest.raises(ValueError, match=r"webhook.secretRef is 'hook', but .* create the Secret 'hook'"):
+        Notifier("notify.few", _policy(receiver), Telemetry(), SystemClock(), secrets_dir=tmp_path / "hook")
 
 
 def test_only_what_fired_and_is_not_kept_back_is_sent_and_only_of_this_policy(

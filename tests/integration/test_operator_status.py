@@ -52,7 +52,8 @@ def test_a_finished_simulation_tells_its_evaluation(kube: Kube, namespace: str, 
         pod = {"apiVersion": "v1", "kind": "Pod", "spec": spec}
         pod["metadata"] = {"name": f"{name}-x", "labels": job["spec"]["template"]["metadata"]["labels"]}
         kube.run("create", "-n", namespace, "-f", "-", given=json.dumps(pod))
-        verdict = {"detector": "auto", "precision": 0.9, "recall": 0.8, "f1": 0.847, "events": 10, "detected": 8}
+        verdict = {"detector": "auto", "precision": 0.9, "recall": 0.8, "f1": 0.847, "events": 10}
+        verdict |= {"detected": 8, "delay_median_s": 90.0}
         word = json.dumps({"played": 10, "total": 10, "evaluation": [verdict]})
         ended = {"exitCode": 0, "reason": "Completed", "message": word, "finishedAt": "2026-01-01T00:00:00Z"}
         container = {"name": "tidewarden", "image": "x", "imageID": "x", "ready": False, "restartCount": 0}
@@ -75,7 +76,7 @@ def test_a_finished_simulation_tells_its_evaluation(kube: Kube, namespace: str, 
             return list(kube.get("msim", namespace, "r").get("status", {}).get("evaluation", []))
 
         until("the evaluation is there", evaluation)
-        assert evaluation()[0]["recall"] == 0.8
+        assert (evaluation()[0]["recall"], evaluation()[0]["delay"]) == (0.8, "1m30s")
         assert kube.get("msim", namespace, "r")["status"]["phase"] == "Completed"
         kube.run("delete", "pod", f"{name}-x", "-n", namespace, "--grace-period=0", "--force")
         kube.run("annotate", "msim", "r", "-n", namespace, "note=x")

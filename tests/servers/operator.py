@@ -93,7 +93,7 @@ class OperatorProcess:
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of one of its own pages; 0 while nobody listens."""
-        ports = re.findall(r"port=(\d+)", self.log())
+        ports = re.findall(r"operator starts.*port=(\d+)", self.log())
         if not ports:
             return 0, ""
         try:

@@ -17,6 +17,7 @@ from tidewarden.resources.status import STATUSES
 from tidewarden.telemetry import Telemetry
 from tidewarden_cli.main import COMMANDS
 from tidewarden_cli.reference import FOLDER, PAGES, generate, main, metrics_of, stale
+from tidewarden_operator.metrics import OperatorMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,11 +64,13 @@ def test_the_status_the_columns_and_the_rules_are_on_the_page() -> None:
 
 def test_every_metric_that_is_exposed_is_documented() -> None:
     """The names are compared with what ``/metrics`` really writes."""
-    telemetry = Telemetry()
-    for metric in metrics_of(telemetry):
-        metric.labels(*["x"] * len(metric._labelnames))
-    text = generate_latest(telemetry.registry).decode()
-    exposed = set(re.findall(r"^(tidewarden_\w+?)(?:_bucket|_sum|_count)?\{", text, re.MULTILINE))
+    text = ""
+    for owner in (Telemetry(), OperatorMetrics()):
+        for metric in metrics_of(owner):
+            if metric._labelnames:
+                metric.labels(*["x"] * len(metric._labelnames))
+        text += generate_latest(owner.registry).decode()
+    exposed = set(re.findall(r"^(tidewarden_\w+?)(?:_bucket|_sum|_count)?(?:\{| )", text, re.MULTILINE))
     exposed = {name for name in exposed if not name.endswith("_created")}
     documented = set(re.findall(r"^\| `(\w+)`", PAGES["metrics.md"](), re.MULTILINE))
     assert documented == exposed

@@ -61,7 +61,7 @@ class FileSource(Model):
 
 
 class KafkaSource(Model):
-    """A Kafka topic that somebody else writes: JSON, a node's metrics or one metric in each message."""
+    """A Kafka topic that somebody else writes: JSON, a node's metrics or one metric in each message, keyed by node."""
 
     topic: str = Field(min_length=1, max_length=249, pattern=TOPIC_PATTERN, description="Topic to read; it must exist.")
     format: Literal["json"] = Field("json", description="How messages are written.")
@@ -97,7 +97,10 @@ class PrometheusSource(Model):
     tenant: Label | None = Field(None, description="Tenant of results; absent: the stream's, if it has only one.")
     cluster: str = Field("default", description="Cluster of results that lack the label.")
     metric: str | None = Field(None, description="Metric of results, which lose their name under rate() and sum().")
-    labels: PrometheusLabels = Field(default_factory=PrometheusLabels)
+    labels: PrometheusLabels = Field(
+        default_factory=PrometheusLabels,
+        description='Which labels name what; all others become part of the metric, as in requests{code="500"}.',
+    )
     secret_ref: SecretRef | None = Field(
         None, description="Log-in: key token, or username and password; ca.crt where the authority is your own."
     )

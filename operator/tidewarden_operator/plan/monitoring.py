@@ -34,9 +34,13 @@ def children(key: Key, site: Site, groups: RuleGroups) -> list[Manifest]:
 
 
 def _pod_monitor(key: Key) -> Manifest:
+    role = {"sourceLabels": ["__meta_kubernetes_pod_label_app_kubernetes_io_component"], "targetLabel": "role"}
     spec = {
         "selector": {"matchLabels": {MANAGED_BY: MANAGER}},
-        "podMetricsEndpoints": [{"port": "metrics", "path": "/metrics", "interval": "15s"}],
+        "jobLabel": "app.kubernetes.io/name",  # rules and dashboards know our processes by job="tidewarden"
+        "podMetricsEndpoints": [
+            {"port": "metrics", "path": "/metrics", "interval": "15s", "relabelings": [role]},
+        ],
     }
     return _object("monitoring.coreos.com/v1", "PodMonitor", key, {"spec": spec})
 

@@ -20,7 +20,7 @@ from tidewarden_operator.keys import Key, Manifest, Ref
 from tidewarden_operator.plan.names import FINALIZER
 from tidewarden_operator.plan.site import Site
 from tidewarden_operator.reconcile.children import bring_about
-from tidewarden_operator.reconcile.context import Context, Mistake, parse
+from tidewarden_operator.reconcile.context import Context, Mistake
 from tidewarden_operator.reconcile.report import tell
 
 R = TypeVar("R", MetricStream, AnomalyDetector)
@@ -51,7 +51,7 @@ def finalize(context: Context, key: Key, model: type[R], request: Callable[[R, S
     if running and not late:
         context.again(key, LOOK_AGAIN_S)
         return
-    parsed = parse(body)
+    parsed = context.parsed(body)
     wish = None if isinstance(parsed, Mistake) or not isinstance(parsed, model) else request(parsed, context.site())
     if wish is not None:
         try:

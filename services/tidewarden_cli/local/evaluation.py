@@ -20,6 +20,7 @@ def evaluate_all(pipeline: LocalPipeline) -> list[Evaluation]:
         results = [
             evaluate_stored(pipeline.store, simulation, stream, keys, detector) for detector in simulation.spec.evaluate
         ]
+        pipeline.telemetry.evaluation.note(simulation.spec.stream, results)
         facts = board.read().get("simulations", {}).get(name, {})
         board.post("simulations", name, **{**facts, "evaluation": msgspec.to_builtins(results)})
         everything += results

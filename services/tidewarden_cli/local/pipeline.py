@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -102,6 +103,7 @@ class LocalPipeline:
     _state: StateStore = field(init=False)
 
     def __post_init__(self) -> None:
+        self.telemetry.build.labels("up", version("tidewarden")).set(1)
         journal = None
         if self.data_dir is not None:
             self.data_dir.mkdir(parents=True, exist_ok=True)

@@ -13,9 +13,12 @@ from socket import AF_INET, AF_INET6
 from typing import Any, NamedTuple
 
 import msgspec
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from tidewarden.status import ProcessStatus
+
+log = structlog.get_logger()
 
 REQUEST_TIMEOUT_S = 5.0  # a probe or a scrape that takes longer to ask is none
 
@@ -43,6 +46,10 @@ class SideServer:
         class Server(ThreadingHTTPServer):
             address_family = AF_INET6 if ":" in host else AF_INET
             daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's
+                # Who asks may have gone before the answer was ready: no traceback for that.
+                log.debug("a request could not be answered", client=str(client_address), exc_info=True)
 
         try:
             self._server = Server((host, port), Handler)

@@ -35,7 +35,9 @@ def add_simulation(process: Process, simulation: MetricSimulation, stream: Metri
     def evaluate(since: int | None) -> list[Evaluation]:
         with process.pulses.waiting("elasticsearch"):
             store.refresh(stream.metadata.name)
-            return [evaluate_stored(store, simulation, stream, keys, one, since) for one in simulation.spec.evaluate]
+            found = [evaluate_stored(store, simulation, stream, keys, one, since) for one in simulation.spec.evaluate]
+        process.telemetry.evaluation.note(stream.metadata.name, found)
+        return found
 
     def post(**facts: Any) -> None:
         process.telemetry.board.post("simulations", name, stream=stream.metadata.name, **facts)

@@ -90,10 +90,10 @@ class Notifier:
         chance = chance or random.Random()  # noqa: S311 - jitter is no secret
         environ = os.environ if environ is None else environ
         receivers = [] if policy.spec.paused else policy.spec.receivers
-        self._outboxes = [
-            Outbox(
-                policy.metadata.name,
-                channel_of(
+        self._outboxes: list[Outbox] = []
+        for receiver, receiver_name in zip(receivers, receiver_names(receivers), strict=True):
+            try:
+                channel = channel_of(
                     receiver,
                     receiver_name,
                     clock=clock,
@@ -101,15 +101,20 @@ class Notifier:
                     page_url=page_url,
                     secrets_dir=secrets_dir,
                     alertmanager_url=alertmanager_url,
-                ),
-                telemetry=telemetry,
-                clock=clock,
-                chance=random.Random(chance.random()),  # noqa: S311 - one each: threads do not share it
-                backoff=backoff,
-                capacity=capacity,
+                )
+            except ValueError as error:
+                raise ValueError(f"AlertPolicy/{policy.metadata.name} {error}") from error
+            self._outboxes.append(
+                Outbox(
+                    policy.metadata.name,
+                    channel,
+                    telemetry=telemetry,
+                    clock=clock,
+                    chance=random.Random(chance.random()),  # noqa: S311 - one each: threads do not share it
+                    backoff=backoff,
+                    capacity=capacity,
+                )
             )
-            for receiver, receiver_name in zip(receivers, receiver_names(receivers), strict=True)
-        ]
 
     def run(self, stop: threading.Event, consumer: Consumer) -> None:
         """Deliver in this and the receivers' threads until ``stop`` is set, then flush for a bounded time."""
@@ -154,6 +159,7 @@ class Notifier:
                 outbox.take(record)
             self._seen[record.place] = record.offset + 1
         self._telemetry.lag.labels(self.name).set(consumer.lag())
+        self._telemetry.handled.labels(self.name).inc(len(records))
         self._save()
         self._commit(consumer)
         return len(records)

@@ -67,6 +67,9 @@ class Outbox:
         self._closing = threading.Event()
         self._given_up = False
         self._counts = {"sent": 0, "retried": 0, "refused": 0}
+        self._waiting = telemetry.outbox.labels(policy, channel.name)
+        for result in self._counts:  # from 0, so that the first is an increase to those who watch
+            telemetry.deliveries.labels(policy, channel.name, result)
         self._trouble = ""
         self._thread = threading.Thread(target=self._work, name=f"deliver.{policy}.{channel.name}", daemon=True)
 
@@ -90,6 +93,7 @@ class Outbox:
                 return
             self._parcels.extend(_Parcel(record.place, record.offset, alert) for alert in alerts)
             self._taken[record.place] = record.offset + 1
+            self._waiting.set(len(self._parcels))
             self._changed.notify_all()
 
     def missed(self) -> dict[TopicPartition, int]:
@@ -203,6 +207,7 @@ class Outbox:
         self._telemetry.deliveries.labels(self._policy, self.name, result).inc()
 
     def _post(self) -> None:
+        self._waiting.set(len(self._parcels))
         self._telemetry.board.post(
             "receivers",
             f"{self._policy}/{self.name}",

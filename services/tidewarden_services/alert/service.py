@@ -17,6 +17,9 @@ Lives = dict[int, dict[str, str]]
 log = structlog.get_logger()
 
 
+STATES = ("pending", "firing", "resolved")
+
+
 class AlertService:
     """A `Service` around an `AlertEngine`; it decides, the `Notifier` delivers.
 
@@ -48,6 +51,8 @@ class AlertService:
         self._lives: Lives = {} if lives is None else lives
         self._states: dict[str, str] = {}  # of alerts that are not over, to count transitions only
         self._lives[partition] = self._states
+        for state in STATES:  # from 0, so that the first is an increase to those who watch
+            telemetry.alerts.labels(self._stream, self._policy, state)
         self._post()
 
     def handle(self, record: Record) -> list[Output]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tidewarden.status import Figures
-from tidewarden.telemetry import RateMeter, by_label
+from tidewarden.telemetry import RateMeter, rejections
 from tidewarden_services.api.context import ApiContext
 
 VERSION = importlib.metadata.version("tidewarden")
@@ -77,9 +77,7 @@ class Statistics:
         if "lag_seconds" in said:
             said["lag_s"] = said.pop("lag_seconds")
         if said["rejected_by_reason"] is None:
-            said["rejected_by_reason"] = by_label(
-                self._context.telemetry.rejected, "reason", stream=said["stream"], source=said["name"]
-            )
+            said["rejected_by_reason"] = rejections(self._context.telemetry, stream=said["stream"], source=said["name"])
         return said
 
     @staticmethod

@@ -9,7 +9,7 @@ import numpy as np
 
 from tidewarden.bus.port import Record
 from tidewarden.clock import Clock
-from tidewarden.events import Anomaly, AnomalyBatch
+from tidewarden.events import Anomaly, AnomalyBatch, AnomalyKind
 from tidewarden.frames import Frame, IntArray, ScoreFrame, SeriesTable
 from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
@@ -76,7 +76,13 @@ class DetectService:
         self._table = table
         self._telemetry = telemetry
         self._scorer = Scorer(ScorerConfig.of(detector, stream, partitions), table)
+        self._clock = clock
         self._scored = telemetry.scored.labels(self._stream, self._detector)
+        self._learned = telemetry.learned.labels(self._stream, self._detector)
+        self._learned.set(clock.now_ms() / 1000)
+        for kind in AnomalyKind:  # from 0, so that the first of a kind is an increase to those who watch
+            if kind is not AnomalyKind.NONE:
+                telemetry.anomalies.labels(self._stream, self._detector, kind.label)
         self._tenants: list[str] = []
         self._tenant_of: IntArray = np.zeros(0, np.int32)
         self._time: dict[str, int] = {}  # tenant → ms: how far it has come
@@ -90,6 +96,8 @@ class DetectService:
         assert isinstance(frame, Frame)
         scored = self._scorer.score(frame)
         scores, anomalies = scored.scores, scored.anomalies
+        if len(scores):
+            self._learned.set(self._clock.now_ms() / 1000)
         self._board.post()
         self._meet_tenants()
         self._observe(scores, record.headers.get("time"))
@@ -129,11 +137,27 @@ class DetectService:
             numbers = {tenant: number for number, tenant in enumerate(self._tenants)}
             self._tenant_of = np.concatenate([self._tenant_of, np.array([numbers[t] for t in new], np.int32)])
 
+    def _by_tenant(self, scores: ScoreFrame) -> dict[str, ScoreFrame]:
+        """Scores cut by tenant; where there is one tenant only, without looking at each of them."""
+        if len(scores) == 0:
+            return {}
+        if len(self._tenants) == 1:
+            return {self._tenants[0]: scores}
+        number = self._tenant_of[scores.series]
+        present = np.flatnonzero(np.bincount(number)).tolist()
+        if len(present) == 1:
+            return {self._tenants[present[0]]: scores}
+        return {self._tenants[n]: scores.take(number == n) for n in present}
+
     def _observe(self, scores: ScoreFrame, told: str | None) -> None:
         """Let the tenants' time come as far as these scores, and as far as ingest says."""
-        newest = np.full(len(self._tenants), NEVER)
-        np.maximum.at(newest, self._tenant_of[scores.series], scores.timestamp)
-        times = dict(zip(self._tenants, newest.tolist(), strict=True))
+        times: dict[str, int] = {}
+        if len(self._tenants) == 1 and len(scores):
+            times[self._tenants[0]] = int(scores.timestamp.max())
+        elif len(scores):
+            newest = np.full(len(self._tenants), NEVER)
+            np.maximum.at(newest, self._tenant_of[scores.series], scores.timestamp)
+            times = dict(zip(self._tenants, newest.tolist(), strict=True))
         for tenant, at in msgspec.json.decode(told, type=dict[str, int]).items() if told is not None else ():
             times[tenant] = max(at, times.get(tenant, NEVER))
         for tenant, at in times.items():
@@ -149,11 +173,7 @@ class DetectService:
 
     def _say(self, scores: ScoreFrame, anomalies: list[Anomaly], advanced: set[str]) -> list[Output]:
         """Scores and anomalies by tenant, tenants by name."""
-        number = self._tenant_of[scores.series]
-        present = np.unique(number)
-        frames = {self._tenants[present[0]]: scores} if len(present) == 1 else {}
-        if len(present) > 1:
-            frames = {self._tenants[n]: scores.take(number == n) for n in present.tolist()}
+        frames = self._by_tenant(scores)
         batches: dict[str, list[Anomaly]] = defaultdict(list)
         for anomaly in anomalies:
             batches[anomaly.tenant].append(anomaly)

@@ -42,6 +42,9 @@ class Code(enum.IntEnum):
 REFUSED = 2
 LATE_CODE = 1
 
+REASONS = (MALFORMED, WRONG_TYPE, MISSING_FIELD, TOO_LARGE, *(code.reason for code in Code if code >= REFUSED))
+"""Every reason for which ingest refuses a reading."""
+
 
 def iso(timestamp_ms: int) -> str:
     """A timestamp as people read it, or the bare number where no calendar has it."""

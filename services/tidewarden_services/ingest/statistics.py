@@ -7,6 +7,7 @@ from typing import Any
 
 from tidewarden.clock import Clock
 from tidewarden.telemetry import Telemetry
+from tidewarden_services.ingest.reasons import REASONS
 from tidewarden_services.ingest.validate import Verdict
 
 POST_EVERY_S = 0.25  # four times a second is as often as a person can look
@@ -32,6 +33,8 @@ class SourceStatistics:
         self._readings = telemetry.readings.labels(stream, source)
         self._late = telemetry.late.labels(stream, source)
         self._lag = telemetry.source_lag.labels(stream, source)
+        for reason in REASONS:  # from 0, so that the first is an increase to those who watch
+            telemetry.rejected.labels(stream, source, reason)
 
     def note(self, verdict: Verdict, reasons: Counter[str], *, again: bool = False) -> None:
         """Count one batch; ``again`` where an earlier process had already published all of it."""

@@ -78,6 +78,9 @@ class KafkaConsumer:
         self._joined = assignment is None
         self._position: dict[TopicPartition, int] = {}
         self._pending: list[Any] = []
+        self._fatal: KafkaError | None = None
+        self._uncommitted: dict[TopicPartition, int] = {}
+        self._committing = False
         self._next_growth = time.monotonic() + GROWTH_EVERY_S
         own: dict[str, Any] = {}
         if assignment is not None:
@@ -100,6 +103,7 @@ class KafkaConsumer:
                 fetch_message_max_bytes=FETCH_BYTES,
                 fetch_max_bytes=FETCH_MAX_BYTES,
                 queued_max_messages_kbytes=QUEUED_KBYTES,
+                on_fatal=self._on_fatal,
                 on_commit=self._on_commit,
                 **own,
             )
@@ -151,11 +155,20 @@ class KafkaConsumer:
                 self._client.incremental_assign(moved)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Everything before these offsets is dealt with. Sent, not awaited: one that is lost only lets go later."""
-        places = [KafkaPlace(place.topic, place.partition, offset) for place, offset in offsets.items()]
+        """Everything before these offsets is dealt with. Sent, not awaited: one that is lost only lets go later.
+
+        One is under way at a time, the newest offsets follow it: commits that pile up while a broker is away would
+        arrive after the member has joined anew, and Kafka takes what an earlier self of it says for another process.
+        """
         with self._using:
-            if places and not self._closed:
-                self._client.commit(offsets=places, asynchronous=True)
+            if not self._closed:
+                self._uncommitted.update(offsets)
+                self._send_commit()
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has given this member its share, be it nothing because there are more members."""
+        return self._joined
 
     def lag(self) -> int:
         """Records published but not yet polled, of the partitions that are ours.
@@ -183,6 +196,8 @@ class KafkaConsumer:
                 self._closed = True
                 self._assignment = None
                 self._pending = []
+                self._committing = False
+                self._send_commit()  # the client waits for it
                 self._client.close()
 
     # --- reading -----------------------------------------------------------------------------------
@@ -190,6 +205,15 @@ class KafkaConsumer:
     def _check(self) -> None:
         if self._closed or self._connection.closed.is_set():
             raise BusClosedError(f"the bus was closed while {self._group} was reading")
+        if self._fatal is not None:
+            self._trouble(self._fatal)
+
+    def _send_commit(self) -> None:
+        if self._committing or not self._uncommitted:
+            return
+        places = [KafkaPlace(place.topic, place.partition, at) for place, at in self._uncommitted.items()]
+        self._uncommitted, self._committing = {}, True
+        self._client.commit(offsets=places, asynchronous=True)
 
     def _collect(self, max_records: int, timeout_s: float) -> None:
         """What is there goes to ``_pending``; callbacks of the group may take it out again."""
@@ -233,12 +257,10 @@ class KafkaConsumer:
         self.seek({place: after})
 
     def _trouble(self, error: KafkaError) -> None:
-        if error.code() == KafkaError.FENCED_INSTANCE_ID or (error.fatal() and "fenced" in error.str().lower()):
+        fatal = error.fatal() or error.code() == KafkaError._FATAL
+        if error.code() == KafkaError.FENCED_INSTANCE_ID or (fatal and "fenced" in error.str()):
             raise FencedError(f"another process reads as this member of {self._group}: end one of them")
-        if error.fatal() or error.code() in {
-            KafkaError.TOPIC_AUTHORIZATION_FAILED,
-            KafkaError.GROUP_AUTHORIZATION_FAILED,
-        }:
+        if fatal or error.code() in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}:
             raise self._connection.failure(KafkaException(error), 0.0)
         log.warning("trouble while reading", group=self._group, error=error.str())
 
@@ -349,6 +371,12 @@ class KafkaConsumer:
             self._position.pop(place, None)
             self._reader.forget(place)
 
+    def _on_fatal(self, error: KafkaError) -> None:
+        self._fatal = error
+
     def _on_commit(self, error: KafkaError | None, _partitions: list[KafkaPlace]) -> None:
+        self._committing = False
         if error is not None:
             log.info("a commit did not get through; a later one covers it", group=self._group, error=error.str())
+        elif not self._closed:
+            self._send_commit()

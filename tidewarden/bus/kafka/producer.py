@@ -36,8 +36,13 @@ class KafkaProducer:
 
     def __init__(self, connection: Connection, *, compression: str = COMPRESSION) -> None:
         self._connection = connection
+        self._counting = threading.Lock()
+        self._sent: dict[TopicPartition, int] = {}
+        self._delivered: dict[TopicPartition, int] = {}
+        self._failure: str | None = None
         self._client = KafkaClient(
             connection.config(
+                on_fatal=self._on_fatal,
                 enable_idempotence=True,  # with it, acks=all and order across retries
                 message_timeout_ms=0,  # never given up because of time: a broker that is away comes back
                 linger_ms=LINGER_MS,
@@ -48,10 +53,6 @@ class KafkaProducer:
                 queue_buffering_max_messages=QUEUE_MESSAGES,
             )
         )
-        self._counting = threading.Lock()
-        self._sent: dict[TopicPartition, int] = {}
-        self._delivered: dict[TopicPartition, int] = {}
-        self._failure: str | None = None
 
     def send(self, place: TopicPartition, key: str, value: bytes | None, headers: Sequence[tuple[str, str]]) -> None:
         """Queue one record; waits while the queue is full. Called by one thread at a time for each partition."""
@@ -110,6 +111,11 @@ class KafkaProducer:
             log.warning("closed before everything was delivered", records=left, address=self._connection.address)
             self._client.purge()
             self._client.flush(1.0)
+
+    def _on_fatal(self, error: KafkaError) -> None:
+        """The client can no longer promise order and no loss."""
+        if self._failure is None:
+            self._failure = f"Kafka's client has given up: {error.str()}"
 
     def _reported(self, error: KafkaError | None, message: Any) -> None:
         """One record's fate; records of a partition are reported in their order."""
