@@ -13,7 +13,7 @@ import pytest
 
 from servers.elasticsearch import ElasticsearchServer
 from servers.kafka import KafkaServer
-from servers.roles import READINGS, Roles, Webhook, whole_stream
+from servers.roles import READINGS, Roles, Webhook, settle, whole_stream
 from tidewarden.settings import ElasticsearchSettings
 from tidewarden.store.elasticsearch import ElasticsearchStore
 from tidewarden.store.port import Query
@@ -74,25 +74,6 @@ def webhooks() -> Iterator[tuple[Webhook, Webhook]]:
     disturbed.close()
 
 
-def settled(roles: Roles, webhook: Webhook) -> None:
-    """The simulation has ended, and every alert that anybody is to hear of has been delivered."""
-    roles.wait("the simulation ends", lambda: roles.processes["simulate"].process.poll() == 0, PLAYED_S)  # type: ignore[union-attr]
-
-    def delivered() -> bool:
-        status = roles.processes["alert"].status()
-        if status is None or not status["ready"] or status["lag_records"]:
-            return False
-        return all(one["waiting"] == 0 for one in status["board"]["receivers"].values())
-
-    roles.wait("all alerts are delivered", delivered, 60)
-    roles.wait("all alerts are stored", lambda: bool(alerts_stored(roles)), 60)
-
-
-def alerts_stored(roles: Roles) -> bool:
-    status = roles.processes["archive"].status()
-    return status is not None and status["ready"] and status["lag_records"] == 0
-
-
 def played(roles: Roles) -> int:
     status = roles.processes["simulate"].status() or {"board": {}}
     facts = status["board"].get("simulations", {}).get("fleet", {})
@@ -131,7 +112,7 @@ def test_twenty_kills_and_two_outages_change_nothing(
     calm = whole_stream(tmp_path / "calm", webhook=calm_hook.url, namespace="calm", **servers)
     try:
         calm.start_all()
-        settled(calm, calm_hook)
+        settle(calm, PLAYED_S)
         expected = outcome(calm, calm_hook)
     finally:
         calm.close()
@@ -144,7 +125,7 @@ def test_twenty_kills_and_two_outages_change_nothing(
         roles.start_all()
         roles.wait("the stream flows", lambda: played(roles) > 0, 120)
         kills = disturb(roles, kafka, elasticsearch, moments)
-        settled(roles, hook)
+        settle(roles, PLAYED_S)
         found = outcome(roles, hook)
     finally:
         roles.close()

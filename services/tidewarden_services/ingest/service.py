@@ -240,11 +240,11 @@ class IngestService:
         readings, producer, position = self._topics.name("readings"), f"{self.name}.end", self._position or ""
         if position == self._ended_after:
             return
-        headers = {"producer": producer, "source": self._source.name, "time": self._times.header(1), "after": position}
+        headers = {"producer": producer, "source": self._source.name, "time": self._times.header(1), "ended": position}
         for partition in range(self._topics.partitions):
             since = self._looked_from.get(f"{readings}/{partition}", 0)
             told = self._bus.last(readings, partition, producer, since)
-            if told is None or told.headers.get("after") != position:
+            if told is None or told.headers.get("ended") != position:
                 nothing = Frame.empty(self._table)
                 self._bus.publish(readings, nothing, key=self._source.name, partition=partition, headers=headers)
         self._ended_after = position
