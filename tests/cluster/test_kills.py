@@ -13,7 +13,7 @@ import pytest
 from cluster.conftest import Installation
 from cluster.kubectl import Kubectl, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_500)]
 
 START_S = 240.0
 PLAY_S = 400.0
