@@ -27,7 +27,7 @@ REJECTED_SHARE = 0.05
 # Snapshots are taken every 2 s, and every 20 times their own duration when they are slow: 10 min is 30 s of writing.
 SNAPSHOT_S = 600
 LEARNED_S = 900
-# Failed reconciliations are tried again, at first within a second: one is nothing, five in 15 min is a fault that stays.
+# Failed reconciliations are tried again, at first within a second: one is nothing, five in 15 min stay.
 OPERATOR_ERRORS = 5
 # The API server says something on each watch at least every 70 s, or the operator begins it anew.
 WATCH_S = 180
@@ -106,7 +106,7 @@ PIPELINE: tuple[Rule, ...] = (
         f"(rate(tidewarden_score_latency_seconds_bucket{{{NAMESPACE}}}[5m]))) > {LATENCY_S:g}",
         "10m",
         "warning",
-        "{{ $labels.detector }} scores {{ $labels.stream }} {{ $value | humanizeDuration }} after the readings' arrival",
+        "{{ $labels.detector }} scores {{ $labels.stream }} {{ $value | humanizeDuration }} after their arrival",
         "One reading in a hundred waits that long or longer. If its lag grows too, give the detector more replicas, up "
         "to the stream's partitions; else look at processor time and throttling of its pods.",
     ),
@@ -137,7 +137,7 @@ PIPELINE: tuple[Rule, ...] = (
         "warning",
         "{{ $value | humanizePercentage }} of what {{ $labels.stream }}/{{ $labels.source }} sends is refused",
         "These readings are watched by nobody; they are kept with their reason. See the reasons on the dashboard "
-        "'Pipeline overview' or with GET /api/v1/rejected, then correct the sender or the stream's contract.",
+        "'Pipeline overview' or with GET /api/rejected, then correct the sender or the stream's contract.",
     ),
     Rule(
         "TidewardenSourceSilent",

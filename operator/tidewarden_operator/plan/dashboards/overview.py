@@ -52,8 +52,8 @@ _NOW = Row(
             height=4,
         ),
         Panel(
-            "Time to catch up",
-            [Query(f"max({CATCH_UP} >= 0)")],
+            "Longest time to catch up",
+            [Query(f"max({CATCH_UP} >= 0) or vector(0)")],
             f"What the slowest service needs for its backlog at its present pace. Above {CATCH_UP_S} s alerts come late.",
             unit="s",
             kind="stat",
