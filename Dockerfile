@@ -24,6 +24,7 @@ COPY tidewarden tidewarden
 COPY simulator simulator
 COPY services services
 COPY operator operator
+COPY image/check_kernels.py image/
 # Kernels are kept between builds for as long as nothing changes that they are made of: the library, the simulator and
 # whatever else is compiled. Numba alone would not see an edit of what is compiled into another file.
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=cache,target=/root/.cache/kernels \
@@ -31,13 +32,16 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=cache,target=/root/.
     && made_of=$( (find tidewarden simulator -name '*.py'; grep -rl njit services) | sort | xargs cat /requirements.lock \
         | sha256sum | cut -c1-16) \
     && export NUMBA_CACHE_DIR=/root/.cache/kernels/$made_of \
-    && /opt/venv/bin/python -m tidewarden_cli.warm \
-    && cp -R "$NUMBA_CACHE_DIR" /opt/tidewarden/kernels \
+    # From elsewhere: here the packages would be imported from the sources, and numba files kernels under the module's path.
+    && cd / && /opt/venv/bin/python -m tidewarden_cli.warm && cp -R "$NUMBA_CACHE_DIR" /opt/tidewarden/kernels \
+    && /opt/venv/bin/python /build/image/check_kernels.py \
     && find /opt/tidewarden/lib -name __pycache__ -prune -exec rm -rf {} + \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/tidewarden/lib
 
 FROM ${PYTHON_IMAGE}
-RUN mkdir -p /var/cache/tidewarden && chown 10001:10001 /var/cache/tidewarden
+# The user has a name, as libraries ask for it.
+RUN echo 'tidewarden:x:10001:' >> /etc/group && echo 'tidewarden:x:10001:10001::/tmp:/usr/sbin/nologin' >> /etc/passwd \
+    && mkdir -p /var/cache/tidewarden && chown 10001:10001 /var/cache/tidewarden
 COPY --from=slim /opt/venv /opt/venv
 COPY --from=build /opt/tidewarden /opt/tidewarden
 COPY --chmod=755 image/tidewarden /opt/tidewarden/bin/tidewarden

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -24,6 +24,8 @@ from tidewarden_operator.queue import Workers, WorkQueue
 # One that just did not answer one resource is not asked for the next 199: within this time they get the same word.
 SAME_WORD_S = 5.0
 THREADS = 2
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -156,9 +158,11 @@ class Keeper:
         Raises:
             BackendError: a server refused or was away; what it has was left.
         """
-        self._opener.topics(request.kafka, namespace).delete([topic.name for topic in request.topics])
-        if request.elasticsearch is not None:
-            self._opener.indices(request.elasticsearch, namespace).drop(request.stream)
+        kafka, search = request.kafka, request.elasticsearch
+        names = [topic.name for topic in request.topics]
+        self._asked(kafka.bootstrap_servers, lambda: self._opener.topics(kafka, namespace).delete(names))
+        if search is not None:
+            self._asked(search.url, lambda: self._opener.indices(search, namespace).drop(request.stream))
 
     def _work(self, key: Key) -> None:
         with self._lock:
@@ -166,8 +170,8 @@ class Keeper:
             if entry is None:
                 return
             request, before = entry.request, replace(entry.standing)
-        topics = self._topics(key, request)
-        store = self._store(key, request)
+        topics = steady(before.topics, self._topics(key, request))
+        store = steady(before.store, self._store(key, request))
         with self._lock:
             current = self._entries.get(key)
             if current is not entry:
@@ -197,17 +201,16 @@ class Keeper:
         if search is None:
             return Outcome(True, "NotArchived", "no Elasticsearch is configured: nothing is archived")
 
-        def prepare() -> list[str]:
-            self._opener.indices(search, key.namespace).prepare(request.stream, request.retention_ms)
-            return []
-
         try:
-            self._asked(search.url, prepare)
+            self._asked(
+                search.url,
+                lambda: self._opener.indices(search, key.namespace).prepare(request.stream, request.retention_ms),
+            )
         except BackendError as error:
             return Outcome(False, error.reason, str(error))
         return Outcome(True, "TemplatesAsPlanned", f"indices on {search.url}")
 
-    def _asked(self, address: str, call: Callable[[], list[str]]) -> list[str]:
+    def _asked(self, address: str, call: Callable[[], T]) -> T:
         now = self._clock.monotonic()
         with self._lock:
             known = self._trouble.get(address)
@@ -229,3 +232,12 @@ class Keeper:
             log.error("topics or indices could not be looked after", resource=str(key), exc_info=error)
             return
         log.debug("server away", resource=str(key), error=str(error), again_in_s=delay_s)
+
+
+def steady(before: Outcome, now: Outcome) -> Outcome:
+    """The outcome, in the words of the first time while a server stays away.
+
+    Clients say "timed out" once and "connection refused" the next time; each would be a write to every resource.
+    """
+    same = (before.ok, before.reason) == (now.ok, now.reason)
+    return before if same and now.reason.endswith("Unavailable") else now

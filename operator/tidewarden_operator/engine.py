@@ -28,8 +28,12 @@ from tidewarden_operator.settings import OperatorSettings
 
 # Many words about one resource within so short a time, as while its pods start, are one reason to look at it.
 SETTLE_S = 0.05
+# What resources share is looked at once for all that are applied together: its API pod restarts with every change.
+GATHER_S = 1.0
+# For each of the two sets of workers; together below the 20 s that the chart grants. What is cut off is done by the
+# successor.
+STOP_S = 8.0
 MEASURES = {"precision": "precision", "recall": "recall", "f1": "f1", "vus_pr": "vusPr"}  # as the status spells them
-STOP_S = 15.0  # below the 30 s that Kubernetes grants; what is cut off is done by the successor
 
 log = structlog.get_logger()
 
@@ -141,7 +145,7 @@ class Engine:
         if _spec(before) == _spec(now):
             return
         # Others of the namespace may refer to it, and the API shows it.
-        self._enqueue(Key("Namespace", namespace))
+        self.queue.add(Key("Namespace", namespace), GATHER_S)
         if body["kind"] in {"MetricStream", "AnomalyDetector"}:
             for kind in OWNER_KINDS:
                 for other in self.mirror.of_kind(kind, namespace):

@@ -162,8 +162,10 @@ class Workers:
         """End after what is in hand; what takes longer than ``timeout_s`` is left behind: it is safe to repeat."""
         self._stop.set()
         self._queue.close()
+        end = self._clock.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join(timeout_s)
+            if thread.is_alive():
+                thread.join(max(0.0, end - self._clock.monotonic()))
 
     def stuck_s(self) -> float:
         """How long ago the most recently active worker took up anything, seconds; infinite if all have died."""

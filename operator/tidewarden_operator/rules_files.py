@@ -38,7 +38,7 @@ class Api:
 
     def rules(self, namespaces: list[str]) -> dict[str, str]:
         """File name → content of every entry of every labelled ConfigMap; no namespaces: of all."""
-        found = {}
+        found: dict[str, str] = {}
         for path in [f"namespaces/{name}/configmaps" for name in namespaces] or ["configmaps"]:
             query = urllib.parse.urlencode({"labelSelector": LABEL, "resourceVersion": "0"})
             # The token is read anew each time: Kubernetes replaces it every hour.

@@ -26,6 +26,31 @@ class Report:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Readings of a stream, from all that feed it."""
+
+    readings: int = 0
+    rejected: int = 0
+    newest_ms: int | None = None
+
+    @classmethod
+    def of(cls, board: Mapping[str, Mapping[str, Facts]]) -> Arrivals:
+        """What the sources on a board have delivered."""
+        sources = board.get("sources", {}).values()
+        newest = [int(facts["newest_ms"]) for facts in sources if facts.get("newest_ms") is not None]
+        return cls(
+            sum(int(facts.get("accepted") or 0) for facts in sources),
+            sum(int(facts.get("rejected") or 0) for facts in sources),
+            max(newest, default=None),
+        )
+
+    def plus(self, other: Arrivals) -> Arrivals:
+        """Both together."""
+        newest = [at for at in (self.newest_ms, other.newest_ms) if at is not None]
+        return Arrivals(self.readings + other.readings, self.rejected + other.rejected, max(newest, default=None))
+
+
 def refused(reason: str, message: str) -> Report:
     """A resource that cannot be acted upon; what runs for it goes on as it is."""
     return Report(
@@ -36,27 +61,24 @@ def refused(reason: str, message: str) -> Report:
     )
 
 
-def stream(resource: MetricStream, seen: Observation, standing: Standing, detectors: int, *, flowing: bool) -> Report:
+def stream(
+    resource: MetricStream, seen: Observation, standing: Standing, arrived: Arrivals, detectors: int, *, flowing: bool
+) -> Report:
     """Status of a MetricStream."""
     board = seen.board()
     name = resource.metadata.name
     sources = [_source(source.name, source.kind, board.get("sources", {}), name) for source in resource.spec.sources]
     archive = board.get("archives", {}).get(name, {})
-    newest = [
-        facts["newest_ms"]
-        for facts in board.get("sources", {}).values()
-        if facts.get("stream") == name and facts.get("newest_ms") is not None
-    ]
     told: dict[str, Any] = {
-        "readings": sum(source["readings"] for source in sources),
-        "rejected": sum(source["rejected"] for source in sources),
+        "readings": arrived.readings,
+        "rejected": arrived.rejected,
         "sources": sources,
         "partitions": resource.spec.partitions,
         "detectors": detectors,
         "lagRecords": int(archive.get("lag_records") or 0),
     }
-    if newest:
-        told["lastReadingTime"] = _time(max(newest))
+    if arrived.newest_ms is not None:
+        told["lastReadingTime"] = _time(arrived.newest_ms)
     conditions = [
         _accepted(),
         _outcome("TopicsReady", standing.topics),
@@ -267,9 +289,8 @@ def _evaluation(entry: Facts) -> dict[str, Any]:
     for ours, theirs in (("precision", "precision"), ("recall", "recall"), ("f1", "f1"), ("vusPr", "vus_pr")):
         if entry.get(theirs) is not None:
             told[ours] = round(float(entry[theirs]), 4)
-    delay = entry.get("median_delay_ms", entry.get("delay_ms"))
-    if delay is not None:
-        told["delay"] = format_duration(int(delay))
+    if entry.get("delay_median_s") is not None:
+        told["delay"] = format_duration(round(1000 * float(entry["delay_median_s"])))
     if entry.get("false_alarms_per_day") is not None:
         told["falseAlarmsPerDay"] = round(float(entry["false_alarms_per_day"]), 4)
     for ours, theirs in (("events", "events"), ("detected", "detected"), ("falseAlarms", "false_alarms")):
@@ -287,7 +308,7 @@ def _played(told: Mapping[str, Any]) -> str:
 def _failure(job: Manifest | None, last: Facts) -> str:
     conditions = ((job or {}).get("status") or {}).get("conditions") or []
     why = next((c.get("message", "") for c in conditions if c.get("type") == "Failed"), "")
-    return f"{last.get('message') or why}: see kubectl logs job/{(job or {}).get('metadata', {}).get('name', '')}"
+    return f"{last.get('error') or why}: see kubectl logs job/{(job or {}).get('metadata', {}).get('name', '')}"
 
 
 def _time(ms: int) -> str:

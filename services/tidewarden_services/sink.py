@@ -71,6 +71,7 @@ class SinkRunner:
         self._wrote = telemetry.store_write.labels(sink.name)
         self._consumer = bus.consumer([stream.name(purpose) for purpose in PURPOSES], sink.name)
         self._pending = False
+        self._collected = 0  # records that are not in the store yet
 
     def idle(self) -> bool:
         """Whether everything published so far is in the store."""
@@ -104,7 +105,8 @@ class SinkRunner:
             self._pending = self._pending or bool(records)
             self._sink.handle(records)
             self._handled.inc(len(records))
-            self._lag.set(self._consumer.lag())
+            self._collected += len(records)
+            self._lag.set(self._consumer.lag() + self._collected)
             now = self._clock.monotonic()
             if self._pending and (self._sink.should_flush(now) or not records):
                 self._flush(stop)
@@ -119,6 +121,7 @@ class SinkRunner:
         if offsets:
             self._consumer.commit(offsets)
         self._pending = False
+        self._collected = 0
 
     def _write(self) -> dict[TopicPartition, int]:
         began = self._clock.monotonic()

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from cluster.engine import REPOSITORY, ROOT, TAG, Kind, build_image, images_of_servers
+from cluster.engine import ROOT, Kind, build_image, images_of_servers
 from cluster.helm import Helm
 from cluster.kubectl import Kubectl
 
@@ -26,6 +26,8 @@ HERE = "tidewarden"  # namespace and release of the installation
 CHARTS = ROOT / "charts"
 READY_S = 300.0  # 40 s measured with images at hand; Elasticsearch alone takes 20 s on two busy cores
 FIGURES = pytest.StashKey[dict[str, str]]()
+ROLES = ("ingest", "simulate", "detect", "rollup", "alert", "archive", "api")
+LIMITS = {"memory": "1Gi"}
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidewarden-tests"
 
@@ -105,8 +107,7 @@ def installation(request: pytest.FixtureRequest) -> Iterator[Installation]:
     kind = Kind(kubeconfig) if kubeconfig else None
     try:
         if kind is not None:
-            servers = kind.start()
-            image = f"{REPOSITORY}:{TAG}"
+            image, servers = kind.start()
         else:
             # The image of a cluster elsewhere comes from a registry that it reaches.
             image = os.environ.get("TIDEWARDEN_IMAGE", "") or build_image()
@@ -130,6 +131,8 @@ def _values(image: str, servers: dict[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {name: {"image": split(reference)} for name, reference in servers.items()}
     # Tests want to see a reading soon; 5 s is still what Prometheus itself recommends at least.
     values.setdefault("prometheus", {})["scrapeInterval"] = "5s"
+    # Two streams are 14 pods; with what they ask for by default a machine of two cores would not take them all.
+    values["workloads"] = {role: {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": LIMITS} for role in ROLES}
     return {"global": {"image": split(image)}, **values}
 
 

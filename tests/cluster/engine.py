@@ -29,7 +29,8 @@ from cluster import dependencies
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "tidewarden-tests"
-REPOSITORY, TAG, NEXT_TAG = "localhost/tidewarden", "tests", "tests-next"
+REPOSITORY = "localhost/tidewarden"
+NEXT = "-next"  # behind the tag: the same image; to Kubernetes it is another
 SERVERS = ("kafka", "elasticsearch", "prometheus", "alertmanager")
 BUILD_TIMEOUT_S = 1_200  # 3 min on a busy machine of two cores, of which kernels take 40 s
 LOAD_TIMEOUT_S = 600  # 30 s for 1.4 GB
@@ -56,10 +57,12 @@ def build_image() -> str:
     """Our image, from the working tree; layers that did not change are taken from the last build."""
     base = os.environ.get("TIDEWARDEN_PYTHON_IMAGE")
     arguments = [f"--build-arg=PYTHON_IMAGE={base}"] if base else []
-    image = f"{REPOSITORY}:{TAG}"
-    _run([engine(), "build", "--network=host", *arguments, "-t", image, str(ROOT)], BUILD_TIMEOUT_S)
-    # The same under another tag, for upgrades: to Kubernetes it is another image.
-    _run([engine(), "tag", image, f"{REPOSITORY}:{NEXT_TAG}"], 60)
+    _run([engine(), "build", "--network=host", *arguments, "-t", f"{REPOSITORY}:tests", str(ROOT)], BUILD_TIMEOUT_S)
+    told = _run([engine(), "image", "inspect", "--format={{.Id}}", f"{REPOSITORY}:tests"], 60)
+    # The tag says what is in it: a cluster that was kept never runs an older one under the same name.
+    image = f"{REPOSITORY}:{told.strip().removeprefix('sha256:')[:12]}"
+    for name in (image, f"{image}{NEXT}"):
+        _run([engine(), "tag", f"{REPOSITORY}:tests", name], 60)
     return image
 
 
@@ -69,14 +72,18 @@ class Kind:
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
 
-    def start(self) -> dict[str, str]:
-        """Make the cluster and the images at the same time, load them; server → image."""
+    def start(self) -> tuple[str, dict[str, str]]:
+        """Make the cluster and the images at the same time, load them; our image, and server → image."""
         with ThreadPoolExecutor(3) as pool:
             created, ours, servers = pool.submit(self._create), pool.submit(build_image), pool.submit(images_of_servers)
-            fresh, told = created.result(), servers.result()
-            local = [image for image in told.values() if image.startswith("localhost/")]
-            self._load([ours.result(), f"{REPOSITORY}:{NEXT_TAG}", *(local if fresh else [])])
-        return told
+            told, image = servers.result(), ours.result()
+            created.result()
+        there = self.on_node("ctr --namespace k8s.io images ls -q").split()
+        wanted = [image, f"{image}{NEXT}", *(name for name in told.values() if name.startswith("localhost/"))]
+        missing = [name for name in wanted if name not in there]
+        if missing:
+            self._load(missing)
+        return image, told
 
     def delete(self) -> None:
         """Delete the cluster; images stay."""
@@ -94,15 +101,14 @@ class Kind:
         )
         return "killed" in self.on_node(script)
 
-    def _create(self) -> bool:
+    def _create(self) -> None:
         known = _run(["kind", "get", "clusters"], 60).split()
         if NAME in known:
             _run(["kind", "export", "kubeconfig", "--name", NAME, "--kubeconfig", str(self.kubeconfig)], 60)
-            return False
+            return
         image = os.environ.get("KIND_NODE_IMAGE")
         command = ["kind", "create", "cluster", "--name", NAME, "--wait", "180s", "--kubeconfig", str(self.kubeconfig)]
         _run([*command, *(["--image", image] if image else [])], CREATE_TIMEOUT_S)
-        return True
 
     def _load(self, images: list[str]) -> None:
         # By an archive: `kind load docker-image` calls docker, whatever the engine is.

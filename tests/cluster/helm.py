@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tempfile
 from pathlib import Path
@@ -26,6 +27,9 @@ class Helm:
 
     def install(self, release: str, chart: Path, values: dict[str, Any], timeout_s: float) -> None:
         """Install or upgrade, and wait until all of it is ready."""
+        there = json.loads(self("list", "--all", "--output=json", f"--filter=^{release}$"))
+        if there and there[0]["status"].startswith("pending"):  # a run that was killed left it so, in a kept cluster
+            self("uninstall", release, "--no-hooks", "--wait", timeout_s=timeout_s)
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             yaml.safe_dump(values, file)
             file.flush()

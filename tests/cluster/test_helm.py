@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.conftest import CHARTS, HERE, READY_S, Installation
-from cluster.engine import NEXT_TAG, ROOT
+from cluster.engine import NEXT, ROOT
 from cluster.kubectl import Kubectl, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -58,10 +58,10 @@ def test_upgrade_and_rollback_carry_running_resources_along(installation: Instal
     assert images() == {before}
 
     newer: dict[str, Any] = copy.deepcopy(installation.values)
-    newer["global"]["image"]["tag"] = NEXT_TAG
+    newer["global"]["image"]["tag"] = f"{before}{NEXT}"
     try:
         installation.helm.install(HERE, CHARTS / "tidewarden", newer, READY_S)
-        until("pods of the next image", lambda: images() == {NEXT_TAG}, START_S)
+        until("pods of the next image", lambda: images() == {f"{before}{NEXT}"}, START_S)
         until("all available", ready, START_S)
     finally:
         installation.helm("rollback", HERE, "--wait", f"--timeout={READY_S:.0f}s", timeout_s=READY_S)

@@ -207,6 +207,32 @@ def test_another_image_rolls_all_but_a_running_job(kube: Kube, namespace: str, t
         assert images("jobs") == {"registry.example/tidewarden:1"}
 
 
+def test_what_cannot_be_changed_is_made_anew(kube: Kube, namespace: str, tmp_path: Path) -> None:
+    """A StatefulSet with another fixed field, of an older version, is replaced; a refused value deletes nothing."""
+    with running_operator(kube.server, tmp_path, "old", namespaces=[namespace]):
+        kube.apply(namespace, stream("shop"), detector("auto", "shop"))
+        until("it is there", lambda: kube.get("statefulset", namespace, "auto-detect"))
+    old = kube.get("statefulset", namespace, "auto-detect")
+    kube.run("delete", "statefulset", "auto-detect", "-n", namespace)
+    old["spec"]["podManagementPolicy"] = "OrderedReady"
+    for own in ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"):
+        old["metadata"].pop(own, None)
+    kube.run("create", "-n", namespace, "-f", "-", given=json.dumps(old))
+    with running_operator(kube.server, tmp_path, "new", namespaces=[namespace]):
+        until(
+            "it is made anew",
+            lambda: (
+                kube.get("statefulset", namespace, "auto-detect").get("spec", {}).get("podManagementPolicy")
+                == "Parallel"
+            ),
+        )
+    uid = kube.get("statefulset", namespace, "auto-detect")["metadata"]["uid"]
+    wrong = {"detect": {"requests": {"cpu": "a lot"}}}
+    with running_operator(kube.server, tmp_path, "wrong", namespaces=[namespace], resources=wrong) as operator:
+        until("it is refused", lambda: operator.metric("tidewarden_operator_errors_total") > 1)
+        assert kube.get("statefulset", namespace, "auto-detect")["metadata"]["uid"] == uid
+
+
 def test_two_operators_in_two_namespaces_do_not_fight(kube: Kube, tmp_path: Path) -> None:
     """Each acts in its own namespace only: two images, no child of the other, nothing written once both rest."""
     one, two = new_namespace(kube), new_namespace(kube)

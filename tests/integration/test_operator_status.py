@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,6 @@ import pytest
 from servers.operator import Kube, StatusServer, detector, run_pods, running_operator, simulation, stream, until
 
 pytestmark = pytest.mark.apiserver
-
-
-@pytest.fixture
-def pods_say() -> Iterator[StatusServer]:
-    """A status page for pods that a test makes."""
-    server = StatusServer()
-    yield server
-    server.close()
 
 
 def test_the_status_tells_what_the_pods_say(kube: Kube, namespace: str, pods_say: StatusServer, tmp_path: Path) -> None:
@@ -61,7 +52,8 @@ def test_a_finished_simulation_tells_its_evaluation(kube: Kube, namespace: str, 
         pod = {"apiVersion": "v1", "kind": "Pod", "spec": spec}
         pod["metadata"] = {"name": f"{name}-x", "labels": job["spec"]["template"]["metadata"]["labels"]}
         kube.run("create", "-n", namespace, "-f", "-", given=json.dumps(pod))
-        verdict = {"detector": "auto", "precision": 0.9, "recall": 0.8, "f1": 0.847, "events": 10, "detected": 8}
+        verdict = {"detector": "auto", "precision": 0.9, "recall": 0.8, "f1": 0.847, "events": 10}
+        verdict |= {"detected": 8, "delay_median_s": 90.0}
         word = json.dumps({"played": 10, "total": 10, "evaluation": [verdict]})
         ended = {"exitCode": 0, "reason": "Completed", "message": word, "finishedAt": "2026-01-01T00:00:00Z"}
         container = {"name": "tidewarden", "image": "x", "imageID": "x", "ready": False, "restartCount": 0}
@@ -84,9 +76,32 @@ def test_a_finished_simulation_tells_its_evaluation(kube: Kube, namespace: str, 
             return list(kube.get("msim", namespace, "r").get("status", {}).get("evaluation", []))
 
         until("the evaluation is there", evaluation)
-        assert evaluation()[0]["recall"] == 0.8
+        assert (evaluation()[0]["recall"], evaluation()[0]["delay"]) == (0.8, "1m30s")
         assert kube.get("msim", namespace, "r")["status"]["phase"] == "Completed"
         kube.run("delete", "pod", f"{name}-x", "-n", namespace, "--grace-period=0", "--force")
         kube.run("annotate", "msim", "r", "-n", namespace, "note=x")
         until("it is seen again", lambda: not kube.all("pods", namespace))
         assert evaluation()[0]["recall"] == 0.8
+
+
+def test_a_secret_that_is_missing_is_named_and_another_name_restarts_the_pods(
+    kube: Kube, namespace: str, tmp_path: Path
+) -> None:
+    """The condition names Secret and remedy, heals once it is there, and the pods mount it by its new name."""
+    server = {"bootstrapServers": "127.0.0.1:1", "securityProtocol": "SASL_PLAINTEXT"}
+    with running_operator(kube.server, tmp_path, namespaces=[namespace], resyncS=2):
+        kube.apply(namespace, stream("shop", kafka={**server, "secretRef": {"name": "login"}}))
+        ready = lambda: kube.condition("mstream", namespace, "shop", "TopicsReady")  # noqa: E731 - asked again and again
+        until("it is missed", lambda: ready().get("reason") == "SecretNotFound")
+        assert ready()["message"] == (
+            f"there is no Secret 'login' in namespace '{namespace}': create it, or correct secretRef"
+        )
+        kube.run("create", "secret", "generic", "login", "-n", namespace, "--from-literal=username=a")
+        until("a key is missed", lambda: "needs the key password" in ready().get("message", ""))
+        kube.run("delete", "secret", "login", "-n", namespace)
+        login = ["--from-literal=username=a", "--from-literal=password=b"]
+        kube.run("create", "secret", "generic", "other", "-n", namespace, *login)
+        kube.apply(namespace, stream("shop", kafka={**server, "secretRef": {"name": "other"}}))
+        until("only Kafka itself is missing", lambda: ready().get("reason") == "KafkaUnavailable")
+        template = kube.get("deployment", namespace, "shop-ingest-push")["spec"]["template"]["spec"]
+        assert [v["secret"]["secretName"] for v in template["volumes"] if "secret" in v] == ["other"]

@@ -9,7 +9,7 @@ import pytest
 
 from servers.elasticsearch import ElasticsearchServer
 from servers.kafka import KafkaServer
-from servers.roles import END_S, READINGS, START_S, RoleProcess, Roles, Webhook, whole_stream
+from servers.roles import END_S, READINGS, START_S, RoleProcess, Roles, Webhook, settle, whole_stream
 from tidewarden.settings import ElasticsearchSettings
 from tidewarden.status import SECTIONS, STATUS_FIELDS
 from tidewarden.store.elasticsearch import ElasticsearchStore
@@ -44,7 +44,7 @@ def stream(
         roles.start_all()
         others = [one for one in roles.processes.values() if one.name != "simulate"]
         roles.wait("everybody is ready", lambda: all(one.ready() for one in others), START_S)
-        roles.wait("the simulation ends", lambda: not roles.processes["simulate"].running, PLAYED_S)
+        settle(roles, PLAYED_S)
         yield roles
     finally:
         roles.close()

@@ -22,7 +22,7 @@ import pytest
 KAFKA_VERSION = "4.3.1"
 KAFKA_JARS = (f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4")
 FETCH_TIMEOUT_S = 280  # 44 MB; below the tests' own limit, so that a slow mirror skips instead of failing
-START_TIMEOUT_S = 60  # 4 s on an idle machine
+START_TIMEOUT_S = 120  # 4 s on an idle machine, 20 s on one with much else to do
 JVM = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 

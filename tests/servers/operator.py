@@ -93,7 +93,7 @@ class OperatorProcess:
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of one of its own pages; 0 while nobody listens."""
-        ports = re.findall(r"port=(\d+)", self.log())
+        ports = re.findall(r"operator starts.*port=(\d+)", self.log())
         if not ports:
             return 0, ""
         try:
@@ -275,6 +275,14 @@ class StatusServer:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+@pytest.fixture
+def pods_say() -> Iterator[StatusServer]:
+    """A status page for pods that a test makes."""
+    server = StatusServer()
+    yield server
+    server.close()
 
 
 def run_pods(kube: Kube, namespace: str, workload: dict[str, Any], port: int) -> None:

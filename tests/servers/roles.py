@@ -178,6 +178,20 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def settle(roles: Roles, played_s: float) -> None:
+    """Until the simulation has ended, and all that followed from it is through every room, in the rooms' order."""
+    roles.wait("the simulation ends", lambda: not roles.processes["simulate"].running, played_s)
+    for name in ("detect-0", "detect-1", "rollup", "alert", "archive"):
+        roles.wait(f"{name} is through", lambda name=name: _through(roles.processes[name]), 120)  # type: ignore[misc]
+
+
+def _through(process: RoleProcess) -> bool:
+    status = process.status()
+    if status is None or not status["ready"] or status["lag_records"]:
+        return False
+    return all(receiver["waiting"] == 0 for receiver in status["board"].get("receivers", {}).values())
+
+
 class Webhook:
     """A receiver of alerts that keeps what it gets."""
 

@@ -85,13 +85,19 @@ def test_a_password_is_never_sent_without_encryption_unless_the_stream_says_so(t
     source = {"kafka": {"topic": "t", "bootstrapServers": "own:9092", "secretRef": {"name": "login"}}}
     spec = stream(source).spec.sources[0].kafka
     assert spec is not None
-    assert client_config(_brokers(stream(source), spec, around)) == {
-        "bootstrap.servers": "own:9092", "security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM-SHA-512",
-        "sasl.username": "u", "sasl.password": "p",
-    }  # fmt: skip
-    plain = {"kafka": {"bootstrapServers": "s:1", "securityProtocol": "SASL_PLAINTEXT", "saslMechanism": "PLAIN"}}
+    config = client_config(_brokers(stream(source), spec, around))
+    assert (config["bootstrap.servers"], config["security.protocol"]) == ("own:9092", "SASL_SSL")
+    assert (config["sasl.username"], config["sasl.password"], config["sasl.mechanisms"]) == ("u", "p", "SCRAM-SHA-512")
+    plain = {
+        "kafka": {
+            "bootstrapServers": "s:1",
+            "securityProtocol": "SASL_PLAINTEXT",
+            "saslMechanism": "PLAIN",
+            "secretRef": {"name": "login"},
+        }
+    }
     config = client_config(_brokers(stream(source, **plain), spec, around))
-    assert (config["security.protocol"], config["sasl.mechanism"]) == ("SASL_PLAINTEXT", "PLAIN")
+    assert (config["security.protocol"], config["sasl.mechanisms"]) == ("SASL_PLAINTEXT", "PLAIN")
     (tmp_path / "login" / "password").unlink()
-    with pytest.raises(ValueError, match="needs a Secret with the key password"):
+    with pytest.raises(ValueError, match="the Secret needs the key password"):
         client_config(_brokers(stream(source), spec, around))

@@ -7,11 +7,16 @@ from collections.abc import Sequence
 
 import structlog
 
+from tidewarden_operator.cluster.client import ClusterError
 from tidewarden_operator.cluster.compare import differences
 from tidewarden_operator.cluster.kinds import KINDS
 from tidewarden_operator.keys import Key, Manifest, Ref
-from tidewarden_operator.plan.names import APPLIED_HASH, digest
+from tidewarden_operator.plan.names import APPLIED_HASH, digest, owner_key
 from tidewarden_operator.reconcile.context import Context
+
+# How Kubernetes says that a field cannot be changed; anything else that it refuses is a mistake, and no reason to
+# delete what runs.
+_IMMUTABLE = ("field is immutable", "updates to statefulset spec for fields other than")
 
 log = structlog.get_logger()
 
@@ -40,7 +45,7 @@ def bring_about(context: Context, key: Key, owners: Sequence[Manifest], desired:
             taken.append(str(ref))
             continue
         if live is None or _differs(context, ref, manifest, live):
-            _apply(context, ref, manifest)
+            _apply(context, ref, manifest, live)
             changes += 1
     for ref, child in known.items():
         if ref not in wanted and KINDS[ref.kind].pruned and "deletionTimestamp" not in child["metadata"]:
@@ -60,10 +65,13 @@ def _finished(plain: Manifest, owners: Sequence[Manifest], live: Manifest | None
     metadata = manifest["metadata"]
     if owners:
         metadata["ownerReferences"] = list(owners)
-    if manifest["kind"] == "Job" and live is not None:
+    stamp = digest(manifest)
+    if manifest["kind"] == "Job":
         # A Job's pods cannot be changed; it goes on, or has ended, as it was begun.
-        manifest["spec"]["template"] = live["spec"]["template"]
-    metadata["annotations"] = {**metadata.get("annotations", {}), APPLIED_HASH: digest(manifest)}
+        stamp = digest({**manifest, "spec": {**manifest["spec"], "template": None}})
+        if live is not None:
+            manifest["spec"]["template"] = live["spec"]["template"]
+    metadata["annotations"] = {**metadata.get("annotations", {}), APPLIED_HASH: stamp}
     return manifest
 
 
@@ -78,8 +86,19 @@ def _differs(context: Context, ref: Ref, manifest: Manifest, live: Manifest) -> 
     return True
 
 
-def _apply(context: Context, ref: Ref, manifest: Manifest) -> None:
-    now = context.writer.apply(manifest)
+def _apply(context: Context, ref: Ref, manifest: Manifest, live: Manifest | None) -> None:
+    try:
+        now = context.writer.apply(manifest)
+    except ClusterError as error:
+        if live is None or error.status != 422 or not any(words in str(error) for words in _IMMUTABLE):
+            raise
+        # An earlier version made it otherwise in a field that cannot be changed. Its state lies on topics, not in it.
+        log.info("made anew", object=str(ref), because=str(error))
+        context.writer.delete(ref, live["metadata"]["uid"])
+        owner = owner_key(manifest)
+        if owner is not None:
+            context.again(owner, 1.0)
+        return
     context.mirror.put(now)
     context.metrics.applied.labels(ref.kind).inc()
     left = frozenset(differences(manifest, now))

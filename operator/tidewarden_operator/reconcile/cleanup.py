@@ -15,11 +15,12 @@ import structlog
 from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.resources.base import API_VERSION
 from tidewarden_operator.backends import BackendError, Request
+from tidewarden_operator.cluster.client import ClusterError
 from tidewarden_operator.keys import Key, Manifest, Ref
 from tidewarden_operator.plan.names import FINALIZER
 from tidewarden_operator.plan.site import Site
 from tidewarden_operator.reconcile.children import bring_about
-from tidewarden_operator.reconcile.context import Context, Mistake, parse
+from tidewarden_operator.reconcile.context import Context, Mistake
 from tidewarden_operator.reconcile.report import tell
 
 R = TypeVar("R", MetricStream, AnomalyDetector)
@@ -50,7 +51,7 @@ def finalize(context: Context, key: Key, model: type[R], request: Callable[[R, S
     if running and not late:
         context.again(key, LOOK_AGAIN_S)
         return
-    parsed = parse(body)
+    parsed = context.parsed(body)
     wish = None if isinstance(parsed, Mistake) or not isinstance(parsed, model) else request(parsed, context.site())
     if wish is not None:
         try:
@@ -72,4 +73,10 @@ def _set_finalizer(context: Context, key: Key, body: Manifest, *, wanted: bool) 
     manifest = {"apiVersion": API_VERSION, "kind": key.kind, "metadata": metadata}
     # Applied, so that only our own entry comes and goes and those of others stay.
     manifest["metadata"] = {**metadata, "finalizers": [FINALIZER] if wanted else []}
-    context.mirror.put(context.writer.apply(manifest))
+    try:
+        context.mirror.put(context.writer.apply(manifest))
+    except ClusterError as error:
+        # The uid is that of the resource we have seen: where it is gone, there is nothing to hold or to release.
+        if error.status not in {404, 409}:
+            raise
+        log.debug("gone already", resource=str(key), error=str(error))

@@ -24,6 +24,14 @@ from tidewarden_operator.plan.shared import RulesOf
 from tidewarden_operator.plan.site import Site
 
 
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """Why a resource cannot be acted upon, with a stable reason."""
+
+    reason: str
+    message: str
+
+
 class Writer(Protocol):
     """The effects on the cluster; see `cluster.client.Cluster`."""
 
@@ -47,6 +55,7 @@ class Memory:
         written_s: when a status was last written, by key.
         leaving_s: since when a resource is being deleted, by key.
         said: digest of the last status, and what the cluster did not keep of it, by key.
+        parsed: what became of the newest generation of a resource, with its uid and generation.
     """
 
     tolerated: dict[Ref, tuple[str, frozenset[str]]] = field(default_factory=dict)
@@ -54,11 +63,13 @@ class Memory:
     written_s: dict[Key, float] = field(default_factory=dict)
     leaving_s: dict[Key, float] = field(default_factory=dict)
     said: dict[Key, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    parsed: dict[Ref, tuple[tuple[str, int], AnyResource | Mistake]] = field(default_factory=dict)
 
     def forget(self, key: Key) -> None:
         """A resource is gone."""
         for known in (self.flows, self.written_s, self.leaving_s, self.said):
             known.pop(key, None)
+        self.parsed.pop(Ref(key.kind, key.namespace, key.name), None)
 
 
 @dataclass(slots=True)
@@ -101,12 +112,23 @@ class Context:
             for body in self.mirror.of_kind(kind, namespace):
                 if "deletionTimestamp" in body["metadata"]:
                     continue
-                parsed = parse(body)
+                parsed = self.parsed(body)
                 if isinstance(parsed, Mistake):
                     incomplete = True
                 else:
                     found.append(parsed)
         return NamespaceBundle.of(found, incomplete=incomplete)
+
+    def parsed(self, body: Manifest) -> AnyResource | Mistake:
+        """As `parse`; a generation of a resource is parsed once, though all of its namespace look at it."""
+        ref, metadata = Ref.of(body), body["metadata"]
+        version = (metadata.get("uid", ""), metadata.get("generation", 0))
+        known = self.memory.parsed.get(ref)
+        if known is not None and known[0] == version:
+            return known[1]
+        found = parse(body)
+        self.memory.parsed[ref] = (version, found)
+        return found
 
     def observe(self, key: Key) -> Observation:
         """What runs for a resource."""
@@ -128,14 +150,6 @@ class Context:
             self.again(key, within_s)
             return True
         return False
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """Why a resource cannot be acted upon, with a stable reason."""
-
-    reason: str
-    message: str
 
 
 def parse(body: Manifest) -> AnyResource | Mistake:

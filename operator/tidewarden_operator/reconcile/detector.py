@@ -10,7 +10,7 @@ from tidewarden_operator.plan import config
 from tidewarden_operator.plan import detector as plan
 from tidewarden_operator.plan.site import Site
 from tidewarden_operator.reconcile.cleanup import finalize, hold
-from tidewarden_operator.reconcile.context import Context, parse
+from tidewarden_operator.reconcile.context import Context
 from tidewarden_operator.reconcile.report import write_status
 from tidewarden_operator.reconcile.resource import establish, look
 from tidewarden_operator.reconcile.stream import CALM_S, topics_of
@@ -47,5 +47,5 @@ def request(detector: AnomalyDetector, stream: MetricStream, site: Site) -> Requ
 def _last_request(context: Context, gone: AnomalyDetector, site: Site) -> Request | None:
     """What a deleted detector leaves behind; its stream may be on its way out, too. Once that is gone, nothing is."""
     body = context.mirror.get(Ref("MetricStream", gone.metadata.namespace, gone.spec.stream))
-    stream = None if body is None else parse(body)
+    stream = None if body is None else context.parsed(body)
     return request(gone, stream, site) if isinstance(stream, MetricStream) else None

@@ -11,7 +11,7 @@ from tidewarden_operator.keys import Key, Manifest, Ref
 from tidewarden_operator.plan.bundle import NamespaceBundle
 from tidewarden_operator.plan.names import owner_reference
 from tidewarden_operator.reconcile.children import NameTakenError, bring_about
-from tidewarden_operator.reconcile.context import Context, Mistake, check, parse
+from tidewarden_operator.reconcile.context import Context, Mistake, check
 from tidewarden_operator.reconcile.report import write_status
 
 R = TypeVar("R", MetricStream, MetricSimulation, AnomalyDetector, AlertPolicy)
@@ -40,7 +40,7 @@ def look(context: Context, key: Key, model: type[R]) -> Subject[R] | None:
         return None
     if "deletionTimestamp" in body["metadata"]:
         return None
-    parsed = parse(body)
+    parsed = context.parsed(body)
     bundle = context.bundle(key.namespace)
     mistake = parsed if isinstance(parsed, Mistake) else check(parsed, bundle)
     if mistake is not None:

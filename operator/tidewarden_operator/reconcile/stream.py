@@ -8,7 +8,7 @@ from tidewarden.resources import MetricStream
 from tidewarden.topics import StreamTopics
 from tidewarden_operator import status
 from tidewarden_operator.backends import Request
-from tidewarden_operator.keys import Key
+from tidewarden_operator.keys import Key, Ref
 from tidewarden_operator.observation import Observation
 from tidewarden_operator.plan import config
 from tidewarden_operator.plan import stream as plan
@@ -35,8 +35,10 @@ def reconcile(context: Context, key: Key) -> None:
         return
     seen = context.observe(key)
     watchers = sum(d.spec.stream == key.name for d in subject.bundle.detectors.values())
-    flowing = context.flowing(key, _arrived(context, stream, seen), max(CALM_S, 3 * stream.spec.interval / 1000))
-    write_status(context, key, subject.body, status.stream(stream, seen, standing, watchers, flowing=flowing))
+    arrived = _arrivals(context, stream, seen)
+    flowing = context.flowing(key, arrived.readings, max(CALM_S, 3 * stream.spec.interval / 1000))
+    report = status.stream(stream, seen, standing, arrived, watchers, flowing=flowing)
+    write_status(context, key, subject.body, report)
 
 
 def topics_of(stream: MetricStream) -> StreamTopics:
@@ -66,12 +68,18 @@ def _last_request(context: Context, gone: MetricStream, site: Site) -> Request:
     return replace(asked, topics=(*asked.topics, *(topics.state(body["metadata"]["name"]) for body in watching)))
 
 
-def _arrived(context: Context, stream: MetricStream, seen: Observation) -> int:
-    """Readings accepted so far by the stream's sources and by the simulations that feed it."""
-    boards = [seen.board()]
-    boards += [
-        context.observe(Key("MetricSimulation", stream.metadata.namespace, simulation.metadata.name)).board()
-        for simulation in context.bundle(stream.metadata.namespace).simulations.values()
-        if simulation.spec.stream == stream.metadata.name
-    ]
-    return sum(int(f.get("accepted") or 0) for board in boards for f in board.get("sources", {}).values())
+def _arrivals(context: Context, stream: MetricStream, seen: Observation) -> status.Arrivals:
+    """What sources and simulations have delivered to the stream; of a simulation that has ended, what it played."""
+    found = status.Arrivals.of(seen.board())
+    namespace = stream.metadata.namespace
+    for simulation in context.bundle(namespace).simulations.values():
+        if simulation.spec.stream != stream.metadata.name:
+            continue
+        name = simulation.metadata.name
+        board = context.observe(Key("MetricSimulation", namespace, name)).board()
+        if "sources" in board:
+            found = found.plus(status.Arrivals.of(board))
+            continue
+        body = context.mirror.get(Ref("MetricSimulation", namespace, name)) or {}
+        found = found.plus(status.Arrivals(int((body.get("status") or {}).get("played") or 0)))
+    return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import structlog
+
 from tidewarden.resources import AnyResource, MetricStream
-from tidewarden.settings import ElasticsearchSettings, KafkaSettings
 from tidewarden_cli.run.connections import MistakeError, elasticsearch_of, kafka_of
 from tidewarden_cli.run.process import Process
 from tidewarden_cli.run.servers import elasticsearch_settings, open_bus, open_store, topics_of
@@ -11,20 +12,19 @@ from tidewarden_cli.run.serving import add_web_server
 from tidewarden_services.api.app import create_app
 from tidewarden_services.api.peers import PeerBoard
 
+log = structlog.get_logger()
+
 
 def add_api(process: Process) -> None:
     """The stages of the API: who asks the peers, and who serves."""
     bundle = process.bundle
-    if not bundle.streams:
-        raise MistakeError("run api needs at least one MetricStream: check --resources")
-    first = bundle.streams[0]
-    for stream in bundle.streams:
-        _same_servers(process, first, stream)
-    topics = {stream.metadata.name: topics_of(stream) for stream in bundle.streams}
+    streams = _reachable(process)
+    first = streams[0]
+    topics = {stream.metadata.name: topics_of(stream) for stream in streams}
     settings = elasticsearch_settings(process, first, "the API")
     open_bus(process, first, [topic for one in topics.values() for topic in one.all()])
     store = open_store(process, settings, lambda it: it.counts())
-    board = None if process.settings.peers is None else PeerBoard(process.settings.peers, process.clock)
+    board = None if process.settings.peers is None else _peers(process, process.settings.peers)
     resources: list[AnyResource] = [*bundle.streams, *bundle.simulations, *bundle.detectors, *bundle.policies]
     app = create_app(
         store=store,
@@ -41,14 +41,30 @@ def add_api(process: Process) -> None:
         process.add_stage("api.peers", board.run)
 
 
-def _same_servers(process: Process, first: MetricStream, other: MetricStream) -> None:
-    """One API serves the streams of one Kafka and one Elasticsearch."""
-    here: tuple[KafkaSettings, ElasticsearchSettings | None]
-    here, there = (
-        (kafka_of(process.settings, stream), elasticsearch_of(process.settings, stream)) for stream in (first, other)
-    )
-    if here != there:
-        raise MistakeError(
-            f"MetricStream/{other.metadata.name} lies on other servers than MetricStream/{first.metadata.name}: "
-            "run an API for each, with resources of its own"
-        )
+def _peers(process: Process, peers: str) -> PeerBoard:
+    try:
+        return PeerBoard(peers, process.clock)
+    except ValueError as error:
+        raise MistakeError(f"settings: {error}") from error
+
+
+def _reachable(process: Process) -> list[MetricStream]:
+    """The streams that lie on the same Kafka and Elasticsearch as most do: one API speaks with one of each."""
+    streams = process.bundle.streams
+    if not streams:
+        raise MistakeError("run api needs at least one MetricStream: check --resources")
+    own = [stream for stream in streams if stream.spec.kafka is None and stream.spec.elasticsearch is None]
+    home = (own or streams)[0]
+    servers = (kafka_of(process.settings, home), elasticsearch_of(process.settings, home))
+    here = [
+        stream
+        for stream in streams
+        if (kafka_of(process.settings, stream), elasticsearch_of(process.settings, stream)) == servers
+    ]
+    for stream in streams:
+        if stream not in here:
+            log.warning(
+                "a stream lies on servers of its own and is not shown: run an API with settings for those servers",
+                service="api", stream=stream.metadata.name,
+            )  # fmt: skip
+    return here

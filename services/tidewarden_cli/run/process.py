@@ -99,7 +99,6 @@ class Process:
     pulses: Pulses = field(init=False)
     partitions: set[int] = field(default_factory=set)
     adds: list[Callable[[Board], Board]] = field(default_factory=list)  # what roles add to the board when it is read
-    alive_checks: list[Callable[[], list[str]]] = field(default_factory=list)
     _stages: list[_Stage] = field(default_factory=list)
     _closers: list[Callable[[], object]] = field(default_factory=list)
     _waiting_for: dict[str, str] = field(default_factory=dict)
@@ -161,7 +160,7 @@ class Process:
     def alive(self) -> list[str]:
         """What is wrong with this process so that only a new one helps."""
         failed = [] if self.crew.failure is None else [f"{self.crew.failure[0]} stopped: {self.crew.failure[1]}"]
-        return [*failed, *self.pulses.stuck(), *(complaint for check in self.alive_checks for complaint in check())]
+        return [*failed, *self.pulses.stuck()]
 
     def ready(self) -> list[str]:
         """What is still waited for."""

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from tidewarden.bus.port import Assignment, Bus, Consumer, TopicPartition
+from tidewarden.bus.port import Assignment, Bus, Consumer, Record, TopicPartition
 from tidewarden.clock import Clock
 
 # A round is 64 records of 10,000 readings at most, about a second of scoring; compiling every kernel for the
@@ -126,7 +126,8 @@ class WatchedBus(_Watched):
         bus: the real one.
         pulses: of the process.
         partitions: kept up to date with what is assigned to consumers that share their topic with other processes.
-        on_assigned: called when partitions have been taken over, their state restored.
+        on_assigned: called when partitions have been taken over, their state restored, or when there are none left
+            for this member.
     """
 
     def __init__(self, bus: Bus, pulses: Pulses, partitions: set[int], on_assigned: Callable[[], None]) -> None:
@@ -138,10 +139,29 @@ class WatchedBus(_Watched):
         self, topics: Sequence[str], group: str, *, member: str | None = None, assignment: Assignment | None = None
     ) -> Consumer:
         """A watched consumer of the bus."""
-        if assignment is not None:
-            assignment = _Noted(assignment, self._partitions, self._on_assigned)
-        consumer: Consumer = self._target.consumer(topics, group, member=member, assignment=assignment)
-        return watched(consumer, self._what, self._pulses)
+        if assignment is None:
+            return cast(Consumer, _Watched(self._target.consumer(topics, group), self._what, self._pulses))
+        noted = _Noted(assignment, self._partitions, self._on_assigned)
+        consumer = self._target.consumer(topics, group, member=member, assignment=noted)
+        return cast(Consumer, _Member(consumer, self._what, self._pulses, self._on_assigned))
+
+
+class _Member(_Watched):
+    """A consumer that shares its topic; a member that the group has nothing for is ready, too."""
+
+    def __init__(self, consumer: Any, what: str, pulses: Pulses, on_joined: Callable[[], None]) -> None:
+        super().__init__(consumer, what, pulses)
+        self._on_joined = on_joined
+        self._told = False
+
+    def poll(self, max_records: int, timeout: float) -> list[Record]:
+        """As the consumer's; tells once that the group has taken it in."""
+        with self._pulses.waiting(self._what):
+            records: list[Record] = self._target.poll(max_records, timeout)
+        if not self._told and getattr(self._target, "joined", False):
+            self._told = True
+            self._on_joined()
+        return records
 
 
 class _Noted:

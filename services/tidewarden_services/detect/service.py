@@ -137,11 +137,27 @@ class DetectService:
             numbers = {tenant: number for number, tenant in enumerate(self._tenants)}
             self._tenant_of = np.concatenate([self._tenant_of, np.array([numbers[t] for t in new], np.int32)])
 
+    def _by_tenant(self, scores: ScoreFrame) -> dict[str, ScoreFrame]:
+        """Scores cut by tenant; where there is one tenant only, without looking at each of them."""
+        if len(scores) == 0:
+            return {}
+        if len(self._tenants) == 1:
+            return {self._tenants[0]: scores}
+        number = self._tenant_of[scores.series]
+        present = np.flatnonzero(np.bincount(number)).tolist()
+        if len(present) == 1:
+            return {self._tenants[present[0]]: scores}
+        return {self._tenants[n]: scores.take(number == n) for n in present}
+
     def _observe(self, scores: ScoreFrame, told: str | None) -> None:
         """Let the tenants' time come as far as these scores, and as far as ingest says."""
-        newest = np.full(len(self._tenants), NEVER)
-        np.maximum.at(newest, self._tenant_of[scores.series], scores.timestamp)
-        times = dict(zip(self._tenants, newest.tolist(), strict=True))
+        times: dict[str, int] = {}
+        if len(self._tenants) == 1 and len(scores):
+            times[self._tenants[0]] = int(scores.timestamp.max())
+        elif len(scores):
+            newest = np.full(len(self._tenants), NEVER)
+            np.maximum.at(newest, self._tenant_of[scores.series], scores.timestamp)
+            times = dict(zip(self._tenants, newest.tolist(), strict=True))
         for tenant, at in msgspec.json.decode(told, type=dict[str, int]).items() if told is not None else ():
             times[tenant] = max(at, times.get(tenant, NEVER))
         for tenant, at in times.items():
@@ -157,11 +173,7 @@ class DetectService:
 
     def _say(self, scores: ScoreFrame, anomalies: list[Anomaly], advanced: set[str]) -> list[Output]:
         """Scores and anomalies by tenant, tenants by name."""
-        number = self._tenant_of[scores.series]
-        present = np.unique(number)
-        frames = {self._tenants[present[0]]: scores} if len(present) == 1 else {}
-        if len(present) > 1:
-            frames = {self._tenants[n]: scores.take(number == n) for n in present.tolist()}
+        frames = self._by_tenant(scores)
         batches: dict[str, list[Anomaly]] = defaultdict(list)
         for anomaly in anomalies:
             batches[anomaly.tenant].append(anomaly)

@@ -10,10 +10,10 @@ Order of work for each batch, and why a kill at any point changes nothing:
 4. about once a second save position, validator, counts and what was published, together.
 
 A new process restores (4) and asks the source for everything after that position. Batches that the
-topics already hold, known by the position in the newest record of this producer since (4), are validated
-again, which brings memory and counts to where they were, but not published again. A source that cuts its
-batches by chance is told where those ended that the topics hold. The first save comes before the first
-publish, so the instant against which "the future" is judged is the same in every run.
+topics already hold, known by the position in the newest record of this producer since (4), are validated again,
+which brings memory and counts to where they were, but not published again. A source that cuts its batches
+by chance is told where those ended that the topics hold. The first save comes before the first publish, so
+the instant against which "the future" is judged is the same in every run.
 
 When a source has ended, every partition is told that its time is past the last reading, so that nobody
 waits for more. That record has a producer name of its own: it answers no position.

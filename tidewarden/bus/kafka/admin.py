@@ -292,6 +292,7 @@ class TopicAdmin:
                 except TimeoutError as error:
                     raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error
                 except KafkaException as error:
+                    self._client.poll(0)  # says why: a log-in that fails is told of by the callback alone
                     code = error.args[0].code()
                     if code in fine:
                         continue

@@ -101,11 +101,27 @@ class Connection:
         self._lock = threading.Lock()
         self._trouble: tuple[int, str] | None = None
 
-    def config(self, on_commit: Callable[..., None] | None = None, **own: Any) -> dict[str, Any]:
-        """The settings of one client; ``own`` has underscores for dots, and yields to the user's options."""
-        callbacks = {} if on_commit is None else {"on_commit": on_commit}
+    def config(
+        self,
+        on_fatal: Callable[[KafkaError], None] = lambda _: None,
+        on_commit: Callable[..., None] | None = None,
+        **own: Any,
+    ) -> dict[str, Any]:
+        """The settings of one client; ``own`` has underscores for dots, and yields to the user's options.
+
+        ``on_fatal`` is told, in a thread that polls the client, what ends that client for good.
+        """
+
+        def on_error(error: KafkaError) -> None:
+            self._note(error)
+            if error.fatal() or error.code() == KafkaError._FATAL:
+                on_fatal(error)
+
+        callbacks: dict[str, Any] = {"error_cb": on_error}
+        if on_commit is not None:
+            callbacks["on_commit"] = on_commit
         mine = {name.replace("_", "."): value for name, value in own.items()}
-        return {**self._config, **mine, **self._options, "error_cb": self._note, **callbacks}
+        return {**self._config, **mine, **self._options, **callbacks}
 
     def failure(self, error: KafkaException | str, waited_s: float) -> KafkaUnavailableError:
         """What to raise where Kafka did not do what was asked within ``waited_s``."""

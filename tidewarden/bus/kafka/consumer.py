@@ -33,6 +33,16 @@ MAX_POLL_INTERVAL_MS = 300_000  # a snapshot of 100,000 series takes 3 s; a publ
 GROWTH_EVERY_S = 60.0
 LAG_TIMEOUT_S = 1.0
 _SLICE_S = 0.1  # so soon a closing bus is noticed
+_OUTAGE = {
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError._WAIT_COORD,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.REQUEST_TIMED_OUT,
+}
 _LATEST, _EARLIEST = -1, -2  # Kafka's own signs for "the time of the end" and "of the beginning"
 
 
@@ -78,40 +88,19 @@ class KafkaConsumer:
         self._joined = assignment is None
         self._position: dict[TopicPartition, int] = {}
         self._pending: list[Any] = []
+        self._fatal: KafkaError | None = None
+        self._outage = False  # partitions were lost, or a commit failed, and none has got through since
+        self._uncommitted: dict[TopicPartition, int] = {}
+        self._committing = False
         self._next_growth = time.monotonic() + GROWTH_EVERY_S
-        own: dict[str, Any] = {}
-        if assignment is not None:
-            own = {
-                "partition_assignment_strategy": "cooperative-sticky",
-                "session_timeout_ms": SESSION_TIMEOUT_MS,
-                "heartbeat_interval_ms": HEARTBEAT_MS,
-                "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,
-                **({} if member is None else {"group_instance_id": member}),
-            }
-        self._client = KafkaClient(
-            connection.config(
-                group_id=group,
-                enable_auto_commit=False,
-                enable_auto_offset_store=False,
-                auto_offset_reset="error",  # decided here, see _outside
-                enable_partition_eof=True,
-                fetch_wait_max_ms=100,  # also how long a new partition waits for the fetch under way
-                fetch_queue_backoff_ms=10,  # the default of 1 s stalls whoever catches up
-                fetch_message_max_bytes=FETCH_BYTES,
-                fetch_max_bytes=FETCH_MAX_BYTES,
-                queued_max_messages_kbytes=QUEUED_KBYTES,
-                on_commit=self._on_commit,
-                **own,
-            )
-        )
+        self._member = member
+        self._client = self._opened()
         if assignment is None:
             places = self._all_places()
             self._position = self._beginnings(places, {})
             self._assign_all()
         else:
-            self._client.subscribe(
-                self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
+            self._subscribe()
 
     def poll(self, max_records: int, timeout: float) -> list[Record]:
         """Up to ``max_records`` records, in order per partition; empty after ``timeout`` seconds.
@@ -151,11 +140,20 @@ class KafkaConsumer:
                 self._client.incremental_assign(moved)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Everything before these offsets is dealt with. Sent, not awaited: one that is lost only lets go later."""
-        places = [KafkaPlace(place.topic, place.partition, offset) for place, offset in offsets.items()]
+        """Everything before these offsets is dealt with. Sent, not awaited: one that is lost only lets go later.
+
+        One is under way at a time, the newest offsets follow it: commits that pile up while a broker is away would
+        arrive after the member has joined anew, and Kafka takes what an earlier self of it says for another process.
+        """
         with self._using:
-            if places and not self._closed:
-                self._client.commit(offsets=places, asynchronous=True)
+            if not self._closed:
+                self._uncommitted.update(offsets)
+                self._send_commit()
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has given this member its share, be it nothing because there are more members."""
+        return self._joined
 
     def lag(self) -> int:
         """Records published but not yet polled, of the partitions that are ours.
@@ -183,6 +181,8 @@ class KafkaConsumer:
                 self._closed = True
                 self._assignment = None
                 self._pending = []
+                self._committing = False
+                self._send_commit()  # the client waits for it
                 self._client.close()
 
     # --- reading -----------------------------------------------------------------------------------
@@ -190,6 +190,18 @@ class KafkaConsumer:
     def _check(self) -> None:
         if self._closed or self._connection.closed.is_set():
             raise BusClosedError(f"the bus was closed while {self._group} was reading")
+        if self._fatal is not None:
+            if self._outage and "OffsetCommit" in self._fatal.str():
+                self._begin_anew()
+            else:
+                self._trouble(self._fatal)
+
+    def _send_commit(self) -> None:
+        if self._committing or not self._uncommitted:
+            return
+        places = [KafkaPlace(place.topic, place.partition, at) for place, at in self._uncommitted.items()]
+        self._uncommitted, self._committing = {}, True
+        self._client.commit(offsets=places, asynchronous=True)
 
     def _collect(self, max_records: int, timeout_s: float) -> None:
         """What is there goes to ``_pending``; callbacks of the group may take it out again."""
@@ -233,14 +245,66 @@ class KafkaConsumer:
         self.seek({place: after})
 
     def _trouble(self, error: KafkaError) -> None:
-        if error.code() == KafkaError.FENCED_INSTANCE_ID or (error.fatal() and "fenced" in error.str().lower()):
+        fatal = error.fatal() or error.code() == KafkaError._FATAL
+        if error.code() == KafkaError.FENCED_INSTANCE_ID or (fatal and "fenced" in error.str()):
             raise FencedError(f"another process reads as this member of {self._group}: end one of them")
-        if error.fatal() or error.code() in {
-            KafkaError.TOPIC_AUTHORIZATION_FAILED,
-            KafkaError.GROUP_AUTHORIZATION_FAILED,
-        }:
+        if fatal or error.code() in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}:
             raise self._connection.failure(KafkaException(error), 0.0)
         log.warning("trouble while reading", group=self._group, error=error.str())
+
+    # --- the client ---------------------------------------------------------------------------------
+
+    def _opened(self) -> Any:
+        own: dict[str, Any] = {}
+        if self._assignment is not None:
+            own = {
+                "partition_assignment_strategy": "cooperative-sticky",
+                "session_timeout_ms": SESSION_TIMEOUT_MS,
+                "heartbeat_interval_ms": HEARTBEAT_MS,
+                "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,
+                **({} if self._member is None else {"group_instance_id": self._member}),
+            }
+        return KafkaClient(
+            self._connection.config(
+                on_fatal=self._on_fatal,
+                on_commit=self._on_commit,
+                group_id=self._group,
+                enable_auto_commit=False,
+                enable_auto_offset_store=False,
+                auto_offset_reset="error",  # decided here, see _outside
+                enable_partition_eof=True,
+                fetch_wait_max_ms=100,  # also how long a new partition waits for the fetch under way
+                fetch_queue_backoff_ms=10,  # the default of 1 s stalls whoever catches up
+                fetch_message_max_bytes=FETCH_BYTES,
+                fetch_max_bytes=FETCH_MAX_BYTES,
+                queued_max_messages_kbytes=QUEUED_KBYTES,
+                **own,
+            )
+        )
+
+    def _subscribe(self) -> None:
+        self._client.subscribe(
+            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def _begin_anew(self) -> None:
+        """Join as a new self, after an outage in which Kafka took our own late commit for another process's.
+
+        The client sends a commit again that the outage cut off; meanwhile it has joined anew, and is fenced by itself.
+        """
+        log.warning("fenced by a commit from before an outage, joining anew", group=self._group)
+        places = list(self._position)
+        assignment, self._assignment = self._assignment, None  # which is not asked to save anything
+        self._client.close()
+        self._assignment = assignment
+        self._fatal, self._committing, self._pending, self._uncommitted = None, False, [], {}
+        if places and assignment is not None:
+            assignment.lost(places)
+        self._forget(places)
+        self._joined = False
+        self._outage = False
+        self._client = self._opened()
+        self._subscribe()
 
     # --- which partitions --------------------------------------------------------------------------
 
@@ -334,6 +398,7 @@ class KafkaConsumer:
     def _on_lost(self, _client: Any, partitions: list[KafkaPlace]) -> None:
         places = self._let_go_of(partitions)
         if places and self._assignment is not None:
+            self._outage = True
             log.warning("lost", group=self._group, partitions=[f"{p.topic}/{p.partition}" for p in places])
             self._assignment.lost(places)
         self._forget(places)
@@ -349,6 +414,15 @@ class KafkaConsumer:
             self._position.pop(place, None)
             self._reader.forget(place)
 
+    def _on_fatal(self, error: KafkaError) -> None:
+        self._fatal = error
+
     def _on_commit(self, error: KafkaError | None, _partitions: list[KafkaPlace]) -> None:
+        self._committing = False
         if error is not None:
+            self._outage = self._outage or error.code() in _OUTAGE
             log.info("a commit did not get through; a later one covers it", group=self._group, error=error.str())
+        else:
+            self._outage = False
+            if not self._closed:
+                self._send_commit()

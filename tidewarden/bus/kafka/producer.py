@@ -36,8 +36,13 @@ class KafkaProducer:
 
     def __init__(self, connection: Connection, *, compression: str = COMPRESSION) -> None:
         self._connection = connection
+        self._counting = threading.Lock()
+        self._sent: dict[TopicPartition, int] = {}
+        self._delivered: dict[TopicPartition, int] = {}
+        self._failure: str | None = None
         self._client = KafkaClient(
             connection.config(
+                on_fatal=self._on_fatal,
                 enable_idempotence=True,  # with it, acks=all and order across retries
                 message_timeout_ms=0,  # never given up because of time: a broker that is away comes back
                 linger_ms=LINGER_MS,
@@ -48,10 +53,6 @@ class KafkaProducer:
                 queue_buffering_max_messages=QUEUE_MESSAGES,
             )
         )
-        self._counting = threading.Lock()
-        self._sent: dict[TopicPartition, int] = {}
-        self._delivered: dict[TopicPartition, int] = {}
-        self._failure: str | None = None
 
     def send(self, place: TopicPartition, key: str, value: bytes | None, headers: Sequence[tuple[str, str]]) -> None:
         """Queue one record; waits while the queue is full. Called by one thread at a time for each partition."""
@@ -111,10 +112,20 @@ class KafkaProducer:
             self._client.purge()
             self._client.flush(1.0)
 
+    def _on_fatal(self, error: KafkaError) -> None:
+        """The client can no longer promise order and no loss."""
+        if self._failure is None:
+            self._failure = f"Kafka's client has given up: {error.str()}"
+
     def _reported(self, error: KafkaError | None, message: Any) -> None:
         """One record's fate; records of a partition are reported in their order."""
         place = TopicPartition(message.topic(), message.partition())
-        if error is None:
+        if error is None and (message.offset() is None or message.offset() < 0):
+            # Either never written, or a duplicate whose original the broker has forgotten. Not knowing is a failure:
+            # the next process finds out by the newest record of this producer.
+            if self._failure is None:
+                self._failure = f"a record for {place.topic}/{place.partition} was acknowledged without an offset"
+        elif error is None:
             with self._counting:
                 self._delivered[place] = self._delivered.get(place, 0) + 1
         elif self._failure is None and error.code() not in {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}:

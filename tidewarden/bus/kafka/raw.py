@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from tidewarden.credentials import read_secret
+from tidewarden.bus.kafka.connection import Connection
 from tidewarden.settings import KafkaSettings
 
 MAX_MESSAGES = 10_000  # of one poll; 40,000 readings where a message carries four
@@ -166,16 +166,4 @@ def _by_partition(messages: list[Any]) -> list[RawMessages]:
 
 def client_config(settings: KafkaSettings) -> dict[str, str | int]:
     """Address and credentials as librdkafka's settings; ValueError names the key that the Secret lacks."""
-    protocol, folder = settings.security_protocol, settings.secret_dir
-    config: dict[str, str | int] = {"bootstrap.servers": settings.bootstrap_servers, "security.protocol": protocol}
-    if protocol.startswith("SASL"):
-        secret = {} if folder is None else read_secret(folder)
-        for key in ("username", "password"):
-            if key not in secret:
-                raise ValueError(f"{protocol} needs a Secret with the key {key}: add it")
-            config[f"sasl.{key}"] = secret[key]
-        config["sasl.mechanism"] = settings.sasl_mechanism
-    if protocol.endswith("SSL") and folder is not None:
-        files = {"ssl.ca.location": "ca.crt", "ssl.certificate.location": "tls.crt", "ssl.key.location": "tls.key"}
-        config |= {option: str(folder / name) for option, name in files.items() if (folder / name).is_file()}
-    return {**config, **settings.options}
+    return Connection(settings, "tidewarden-source").config()

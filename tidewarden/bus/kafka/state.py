@@ -149,6 +149,7 @@ class KafkaState:
             found = self._admin.partitions([self._topic])
             if self._topic not in found:
                 raise KeyError(f"no topic {self._topic}: create it first")
+            self._admin.ends([self._topic])  # each partition has a leader that answers, see KafkaBus._codec
             self._producer.learn(self._topic, found[self._topic])
             self._partitions = found[self._topic]
         instance = _INSTANCE.search(name)

@@ -273,7 +273,8 @@ def _reason(error: Any) -> str:
     if not isinstance(error, Mapping):
         return str(error)
     cause = error.get("caused_by")
-    told = f"{error.get('type')}: {error.get('reason')}"
+    # A reason may quote the value it is about, of any length; the cause behind it is what helps.
+    told = f"{error.get('type')}: {str(error.get('reason'))[:300]}"
     return f"{told} ({_reason(cause)})" if isinstance(cause, Mapping) else told
 
 

@@ -76,7 +76,7 @@ class StreamNames:
         # Beyond the calendar's years everything lies in one index: such a time is a mistake, and kept all the same.
         first = min(max(first, date.min.toordinal() - _EPOCH), date.max.toordinal() - _EPOCH)
         begin = date.fromordinal(_EPOCH + first)
-        return f"{self.base}.{kind}.{begin:%Y.%m.%d}{'' if days == 1 else f'-{days}d'}"
+        return f"{self.base}.{kind}.{begin.isoformat().replace('-', '.')}{'' if days == 1 else f'-{days}d'}"
 
 
 _EPOCH = date(1970, 1, 1).toordinal()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tidewarden.store.elasticsearch.client import Client
+from tidewarden.store.elasticsearch.client import ATTEMPTS, Client
 from tidewarden.store.elasticsearch.names import Kind, StreamNames, stream_of
 from tidewarden.store.elasticsearch.queries import IDS, PAGE, Body, by_ids
 from tidewarden.store.port import StoreError
@@ -13,10 +13,13 @@ from tidewarden.store.port import StoreError
 Hit = Mapping[str, Any]
 
 KEEP_ALIVE = "1m"  # of a point in time between two pages; a page takes well under a second
-READ_ATTEMPTS = 2  # a person waits: a hiccup is bridged, an outage is told
+# 3.1 s of waiting at most: a day's new index takes a moment until it can be searched; an outage is told after that.
+READ_ATTEMPTS = ATTEMPTS
 MAX_NAMES = 1_000_000  # names of series kept, 300 bytes each; beyond that they are read anew
 # An alias that is not there yet is an empty one.
 _LENIENT = {"ignore_unavailable": "true", "allow_no_indices": "true"}
+# Half an answer looks like a whole one: rather none, and another attempt.
+_WHOLE = {"allow_partial_search_results": "false"}
 
 
 class Searcher:
@@ -34,13 +37,13 @@ class Searcher:
 
     def search(self, target: str, body: Body) -> Any:
         """One answer."""
-        found = self._client.ask("POST", f"/{target}/_search", body, params=_LENIENT, attempts=READ_ATTEMPTS)
+        found = self._client.ask("POST", f"/{target}/_search", body, params=_LENIENT | _WHOLE, attempts=READ_ATTEMPTS)
         return {"hits": {"hits": []}} if found is None else found
 
     def count(self, target: str) -> int:
         """Number of documents."""
-        found = self._client.ask("POST", f"/{target}/_count", params=_LENIENT, attempts=READ_ATTEMPTS)
-        return 0 if found is None else int(found["count"])
+        found = self.search(target, {"size": 0, "track_total_hits": True})
+        return int(found["hits"].get("total", {}).get("value", 0))
 
     def hits(self, target: str, body: Body, limit: int) -> Iterator[Hit]:
         """At most ``limit`` hits, one by one."""
@@ -68,7 +71,8 @@ class Searcher:
             while limit > 0:
                 body["pit"] = {"id": point, "keep_alive": KEEP_ALIVE}
                 size = min(limit, PAGE)
-                answer = self._client.ask("POST", "/_search", {**body, "size": size}, attempts=READ_ATTEMPTS)
+                asked = {**body, "size": size}
+                answer = self._client.ask("POST", "/_search", asked, params=_WHOLE, attempts=READ_ATTEMPTS)
                 if answer is None:
                     raise StoreError(f"{self._client.url} lost a point in time while it was read: ask again")
                 point = answer.get("pit_id", point)

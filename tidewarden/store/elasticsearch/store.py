@@ -79,6 +79,7 @@ class ElasticsearchStore:
         self._searcher = Searcher(self._client, settings.prefix, namespace)
         self._upkeep = Upkeep(self._client, self._searcher, settings, refresh_s)
         self._documents: dict[str, Documents] = {}
+        self._retention_ms: dict[str, int] = {}  # by stream, as told by prepare
         self._lock = threading.Lock()
 
     # Upkeep ------------------------------------------------------------------------------------------
@@ -89,6 +90,7 @@ class ElasticsearchStore:
         Idempotent, and without a write where nothing differs. A changed retention may change how many days an
         index holds; an archive that runs goes by what it found when it started.
         """
+        self._retention_ms[stream] = retention_ms
         return self._upkeep.prepare(self._names(stream), retention_ms)
 
     def drop(self, stream: str) -> list[str]:
@@ -147,7 +149,7 @@ class ElasticsearchStore:
             names = self._names(stream)
             days = self._upkeep.period_days(names)
             if days is None:
-                self._upkeep.prepare(names, DEFAULT_RETENTION_MS)
+                self._upkeep.prepare(names, self._retention_ms.get(stream, DEFAULT_RETENTION_MS))
                 days = self._upkeep.period_days(names)
                 assert days is not None
             known = self._documents[stream] = Documents(names, days)

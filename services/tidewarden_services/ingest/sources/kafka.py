@@ -135,7 +135,7 @@ class KafkaSource:
         behind = {p: at.get(p, 0) for p, end in cut.items() if at.get(p, 0) < end}
         reader.assign(behind)
         while behind and not stop.is_set():
-            arrived = self._clock.monotonic()
+            arrived = self._clock.now_ms() / 1000
             parts: list[RawMessages] = []
             before = len(behind)
             for part in reader.poll(LISTEN_S, self._max_messages):
@@ -183,7 +183,7 @@ class KafkaSource:
                 look_at = self._clock.monotonic() + (RETRY_S if message else self._growth_s)
             parts = reader.poll(LISTEN_S, self._max_messages)
             if parts:
-                arrived = self._clock.monotonic()
+                arrived = self._clock.now_ms() / 1000
                 for part in parts:
                     self._note_jump(part, at[part.partition])
                     at[part.partition] = part.offsets[-1] + 1

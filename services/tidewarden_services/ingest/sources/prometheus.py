@@ -191,7 +191,7 @@ class PrometheusSource:
     # --- queries ---------------------------------------------------------------------------------
 
     def _ask(self, client: httpx.Client, first_ms: int, end_ms: int) -> Batch:
-        arrived = self._clock.monotonic()
+        arrived = self._clock.now_ms() / 1000
         form = {"query": self._spec.query, "timeout": f"{self._spec.timeout}ms"}
         if first_ms == end_ms:
             results = self._answer(client, "query", {**form, "time": _seconds(end_ms)})
