@@ -150,7 +150,7 @@ def test_a_mistake_in_the_values_is_refused_and_named(argument: str, told: str) 
 
 
 def test_where_prometheus_operator_is_the_operator_brings_its_objects() -> None:
-    """With its kinds there: the rules as a PrometheusRule and a PodMonitor of the operator, else a labelled ConfigMap."""
+    """With its kinds there: a PrometheusRule and a PodMonitor of the operator; else a labelled ConfigMap."""
     plain = {d["kind"]: d for d in _render() if d["metadata"]["name"] == "tw-operator-rules"}
     assert plain["ConfigMap"]["metadata"]["labels"]["tidewarden.dev/rules"] == "true"
     kinds = [f"--api-versions=monitoring.coreos.com/v1/{kind}" for kind in ("PrometheusRule", "PodMonitor")]
