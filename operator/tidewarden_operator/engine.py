@@ -121,15 +121,6 @@ class Engine:
             found[kind] = (len(bodies), sum(not _is_ready(body) for body in bodies))
         return found
 
-    def evaluations(self) -> Iterator[tuple[str, str, str, str, float]]:
-        """What the simulations' statuses say: namespace, simulation, detector, measure, its value."""
-        for body in self.mirror.of_kind("MetricSimulation"):
-            metadata = body["metadata"]
-            for row in (body.get("status") or {}).get("evaluation") or []:
-                for measure, field in MEASURES.items():
-                    if row.get(field) is not None:
-                        yield metadata["namespace"], metadata["name"], row["detector"], measure, float(row[field])
-
     def _enqueue(self, key: Key) -> None:
         self.queue.add(key, SETTLE_S)
 
@@ -220,3 +211,13 @@ def _spec(body: Manifest | None) -> object:
 def _is_ready(body: Manifest) -> bool:
     conditions = (body.get("status") or {}).get("conditions") or []
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def evaluations(mirror: Mirror) -> Iterator[tuple[str, str, str, str, float]]:
+    """What the simulations' statuses say: namespace, simulation, detector, measure, its value."""
+    for body in mirror.of_kind("MetricSimulation"):
+        metadata = body["metadata"]
+        for row in (body.get("status") or {}).get("evaluation") or []:
+            for measure, field in MEASURES.items():
+                if row.get(field) is not None:
+                    yield metadata["namespace"], metadata["name"], row["detector"], measure, float(row[field])

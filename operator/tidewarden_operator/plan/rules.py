@@ -245,7 +245,7 @@ def operator_groups() -> RuleGroups:
 
 
 def all_groups() -> RuleGroups:
-    """Everything, for a Prometheus whose rules people lay down by hand."""
+    """Everything that one Prometheus may have to tell."""
     return [*pipeline_groups(), *operator_groups()]
 
 
