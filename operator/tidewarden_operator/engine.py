@@ -6,11 +6,13 @@ Two clocks see to what no watch tells: a resync, and asking the pods how they ar
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import structlog
 
 from tidewarden.clock import Clock
+from tidewarden.resources.base import parse_duration
 from tidewarden_operator.backends import Keeper, Opener
 from tidewarden_operator.cluster.client import Cluster, ClusterError
 from tidewarden_operator.cluster.kinds import KINDS, KindInfo
@@ -33,7 +35,15 @@ GATHER_S = 1.0
 # For each of the two sets of workers; together below the 20 s that the chart grants. What is cut off is done by the
 # successor.
 STOP_S = 8.0
-MEASURES = {"precision": "precision", "recall": "recall", "f1": "f1", "vus_pr": "vusPr"}  # as the status spells them
+# Of an evaluation, and how the status spells them.
+MEASURES: Mapping[str, tuple[str, Callable[[Any], float]]] = {
+    "precision": ("precision", float),
+    "recall": ("recall", float),
+    "f1": ("f1", float),
+    "vus_pr": ("vusPr", float),
+    "false_alarms_per_day": ("falseAlarmsPerDay", float),
+    "delay_seconds": ("delay", lambda text: parse_duration(text) / 1000),
+}
 
 log = structlog.get_logger()
 
@@ -218,6 +228,6 @@ def evaluations(mirror: Mirror) -> Iterator[tuple[str, str, str, str, float]]:
     for body in mirror.of_kind("MetricSimulation"):
         metadata = body["metadata"]
         for row in (body.get("status") or {}).get("evaluation") or []:
-            for measure, field in MEASURES.items():
+            for measure, (field, number) in MEASURES.items():
                 if row.get(field) is not None:
-                    yield metadata["namespace"], metadata["name"], row["detector"], measure, float(row[field])
+                    yield metadata["namespace"], metadata["name"], row["detector"], measure, number(row[field])

@@ -87,7 +87,7 @@ CASES = {
         "TidewardenLowAccuracy",
         {
             metric(
-                "tidewarden_operator_evaluation_ratio", simulation="play", detector="watch", measure="f1",
+                "tidewarden_operator_evaluation", simulation="play", detector="watch", measure="f1",
                 resource_namespace="shop", namespace="system",
             ): "0.3+0x20 0.9+0x20"
         },

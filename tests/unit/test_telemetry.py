@@ -92,7 +92,7 @@ def test_saving_is_told_with_its_time() -> None:
 def test_the_operator_tells_evaluations_of_simulations_that_have_ended() -> None:
     """What stands in their status, measure by measure; what is not there is not told."""
     mirror = Mirror()
-    row = {"detector": "watch", "precision": 1, "f1": 0.5, "vusPr": 0.75}
+    row = {"detector": "watch", "precision": 1, "f1": 0.5, "vusPr": 0.75, "delay": "1m30s"}
     mirror.put(
         {
             "apiVersion": "tidewarden.dev/v1alpha1", "kind": "MetricSimulation",
@@ -101,6 +101,7 @@ def test_the_operator_tells_evaluations_of_simulations_that_have_ended() -> None
         }
     )  # fmt: skip
     assert sorted(evaluations(mirror)) == [
+        ("shop", "play", "watch", "delay_seconds", 90.0),
         ("shop", "play", "watch", "f1", 0.5),
         ("shop", "play", "watch", "precision", 1.0),
         ("shop", "play", "watch", "vus_pr", 0.75),

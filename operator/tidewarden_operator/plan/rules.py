@@ -73,7 +73,7 @@ _LEARNED_AGE = f"(time() - max by (namespace, stream, detector) (tidewarden_lear
 
 def _f1() -> str:
     """Of running simulations from themselves, of ended ones from their status."""
-    told = f'tidewarden_operator_evaluation_ratio{{RESOURCE_{NAMESPACE},measure="f1"}}'
+    told = f'tidewarden_operator_evaluation{{RESOURCE_{NAMESPACE},measure="f1"}}'
     return (
         f"max by (namespace, simulation, detector) (tidewarden_evaluation_f1_ratio{{{NAMESPACE}}} or "
         f'label_replace({told}, "namespace", "$1", "resource_namespace", "(.+)"))'
