@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# One image for every role: `docker run tidewarden:dev run detect …`. What is how large, and why: docs/decisions/0008.
+# One image for every role: `docker run tidewarden:dev run detect …`. What is how large, and why: docs/decisions/0009.
 ARG PYTHON_IMAGE=python:3.11-slim
 
 # Dependencies, exactly as locked.

@@ -264,7 +264,7 @@ def operator_page() -> str:
             *_markdown(("Role", "Requests", "Limits"), roles),
             "## Pages\n",
             "`/healthz` fails with what is dead, `/readyz` with what is waited for, `/metrics` is below. See "
-            "[decision 7](../decisions/0007-one-operator-that-only-looks-and-applies.md).\n",
+            "[decision 8](../decisions/0008-one-operator-that-only-looks-and-applies.md).\n",
             "## Metrics\n",
             *_markdown(("Name", "Type", "Labels", "What it counts"), rows),
         ]

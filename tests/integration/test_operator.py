@@ -63,6 +63,7 @@ SHOP = {
     "ConfigMap/shop-archive",
     "ConfigMap/shop-ingest-push",
     "ConfigMap/tidewarden-api",
+    "ConfigMap/tidewarden-rules",
     "Deployment/auto-rollup",
     "Deployment/oncall-alert",
     "Deployment/shop-archive",
