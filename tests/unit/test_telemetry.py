@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
+import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 
 from tidewarden.bus.memory import MemoryBus
 from tidewarden.clock import ManualClock
 from tidewarden.evaluate.report import Evaluation
 from tidewarden.events import AnomalyKind
-from tidewarden.frames import SeriesTable
+from tidewarden.frames import Frame, SeriesTable
 from tidewarden.resources import AlertPolicy, AnomalyDetector, MetricStream
 from tidewarden.telemetry import Telemetry, rejections
 from tidewarden.topics import StreamTopics
@@ -20,6 +22,7 @@ from tidewarden_services.alert.service import AlertService
 from tidewarden_services.detect.service import DetectService
 from tidewarden_services.ingest.reasons import REASONS
 from tidewarden_services.ingest.statistics import SourceStatistics
+from tidewarden_services.ingest.validate import Verdict
 from tidewarden_services.runtime import Runner
 from tidewarden_services.state import MemoryState
 
@@ -39,7 +42,7 @@ def test_counters_begin_at_zero_for_everything_that_can_happen() -> None:
     r = telemetry.registry
     DetectService(DETECTOR, STREAM, SeriesTable(), telemetry, clock)
     AlertService(POLICY, STREAM, telemetry)
-    SourceStatistics("shop", "push", "http", telemetry, clock)
+    SourceStatistics("shop", "push", "http", telemetry, clock, interval_ms=60_000)
     for kind in set(AnomalyKind) - {AnomalyKind.NONE}:
         assert value(r, "tidewarden_anomalies_total", stream="shop", detector="watch", kind=kind.label) == 0
     for state in ("pending", "firing", "resolved"):
@@ -115,3 +118,29 @@ def test_processes_tell_their_memory_and_their_version() -> None:
     text = generate_latest(telemetry.registry).decode()
     assert 'tidewarden_build_info{role="detect",version="1.2.3"} 1.0' in text
     assert "process_resident_memory_bytes" in text
+
+
+def test_the_silence_of_a_source_counts_from_its_delivery_to_its_end() -> None:
+    """No time before the first delivery, then that of the latest; after a restart that of it; none at the end."""
+    telemetry, clock = Telemetry(), ManualClock(START_MS)
+
+    def delivered() -> float | None:
+        name = "tidewarden_source_delivered_timestamp_seconds"
+        return value(telemetry.registry, name, stream="shop", source="push")
+
+    def nothing(newest_ms: int | None) -> Verdict:
+        return Verdict(Frame.empty(SeriesTable()), np.zeros(0, np.uint8), 0, 0, newest_ms)
+
+    first = SourceStatistics("shop", "push", "http", telemetry, clock, interval_ms=60_000)
+    first.note(nothing(None), Counter())
+    assert delivered() is None, "an empty batch is no delivery"
+    first.note(nothing(START_MS), Counter(malformed=1))
+    assert delivered() == START_MS / 1000, "nor is it silent if all that it sends is refused"
+    clock.advance(5)
+    again = SourceStatistics("shop", "push", "http", telemetry, clock, interval_ms=60_000)
+    again.load(first.save())
+    assert delivered() == START_MS / 1000 + 5
+    again.state = "finished"
+    again.post(force=True)
+    assert delivered() is None
+    assert value(telemetry.registry, "tidewarden_source_interval_seconds", stream="shop", source="push") == 60
