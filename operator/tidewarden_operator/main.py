@@ -17,7 +17,7 @@ from tidewarden.settings import SettingsError
 from tidewarden.telemetry import configure_logging
 from tidewarden_operator.cluster.client import Cluster, ClusterError
 from tidewarden_operator.cluster.kinds import KINDS
-from tidewarden_operator.engine import Engine
+from tidewarden_operator.engine import Engine, evaluations
 from tidewarden_operator.handlers import register
 from tidewarden_operator.health import LOOP_S, WORKERS_S, HealthServer, Pulse
 from tidewarden_operator.keys import OWNER_KINDS, Ref
@@ -119,7 +119,7 @@ def _run(cluster: Cluster, settings: OperatorSettings, host: str) -> None:
             metrics.resources.labels(kind).set(count)
             metrics.not_ready.labels(kind).set(unready)
         metrics.evaluation.clear()  # those of resources that are gone
-        for *labels, value in engine.evaluations():
+        for *labels, value in evaluations(engine.mirror):
             metrics.evaluation.labels(*labels).set(value)
 
     server = HealthServer(host, settings.metrics_port, alive, ready, metrics, refresh)
