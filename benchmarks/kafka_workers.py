@@ -101,7 +101,7 @@ def frames(address: str, topic: str, watch: Watch, model: str) -> None:
             stop.set()
 
     runner = Runner(
-        f"detect.{model}",
+        f"detect.{model}.{os.getpid()}",  # of its own: no snapshot to go on from
         "readings",
         lambda partition: DetectService(detector, stream, series, telemetry, clock, partition=partition),
         stream=TOPICS,
