@@ -130,8 +130,9 @@ class Scorer:
     @property
     def state_bytes_per_series(self) -> int:
         """Memory that one more series costs, of all parts together."""
-        parts = (self._model, self._calibrator, self._flat, self._gaps, self._tracker)
-        return sum(part.state_bytes_per_series for part in parts) + self._decisions.bytes_per_series
+        parts = (self._model, self._flat, self._gaps, self._tracker)
+        calibration = 0 if self._model.calibrated else self._calibrator.state_bytes_per_series
+        return sum(part.state_bytes_per_series for part in parts) + calibration + self._decisions.bytes_per_series
 
     def learning(self) -> Learning:
         """How many series still learn, and a message that says how far they are."""
@@ -297,7 +298,8 @@ class Scorer:
             self._global_of[own] = given
         n = len(self._own)
         self._model.resize(n)
-        self._calibrator.resize(n)
+        if not self._model.calibrated:
+            self._calibrator.resize(n)
         self._gaps.resize(n, len(self._own.nodes))
         self._decisions.resize(n)
         self._tracker.resize(n)
