@@ -147,7 +147,7 @@ def disturb(roles: Roles, servers: list[KafkaServer | ElasticsearchServer], mome
 def test_more_than_twenty_kills_and_two_outages_change_nothing(
     tmp_path: Path, kafka: KafkaServer, elasticsearch: ElasticsearchServer, webhooks: tuple[Webhook, Webhook]
 ) -> None:
-    """Anomalies, alerts and notifications are the undisturbed run's, byte for byte, whoever was killed in mid-stream."""
+    """Anomalies, alerts and notifications are the undisturbed run's, byte for byte, whoever was killed meanwhile."""
     calm_hook, hook = webhooks
     addresses = {"kafka": kafka.address, "elasticsearch": elasticsearch.url}
     with closing(whole_stream(tmp_path / "one", webhook=calm_hook.url, namespace="one", **addresses)) as calm:
