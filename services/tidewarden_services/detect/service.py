@@ -152,19 +152,9 @@ class DetectService:
 
     def _observe(self, scores: ScoreFrame, told: str | None) -> None:
         """Let the tenants' time come as far as these scores, and as far as ingest says."""
-<<<<<<< HEAD
-        times: dict[str, int] = {}
-        if len(self._tenants) == 1 and len(scores):
-            times[self._tenants[0]] = int(scores.timestamp.max())
-        elif len(scores):
-            newest = np.full(len(self._tenants), NEVER)
-            np.maximum.at(newest, self._tenant_of[scores.series], scores.timestamp)
-            times = dict(zip(self._tenants, newest.tolist(), strict=True))
-=======
         newest = np.full(len(self._tenants), NEVER, np.int64)
         take_newest(newest, self._tenant_of, scores.series, scores.timestamp)
         times = dict(zip(self._tenants, newest.tolist(), strict=True))
->>>>>>> bench
         for tenant, at in msgspec.json.decode(told, type=dict[str, int]).items() if told is not None else ():
             times[tenant] = max(at, times.get(tenant, NEVER))
         for tenant, at in times.items():
@@ -180,16 +170,7 @@ class DetectService:
 
     def _say(self, scores: ScoreFrame, anomalies: list[Anomaly], advanced: set[str]) -> list[Output]:
         """Scores and anomalies by tenant, tenants by name."""
-<<<<<<< HEAD
         frames = self._by_tenant(scores)
-=======
-        frames = {self._tenants[0]: scores} if len(self._tenants) == 1 and len(scores) else {}
-        if len(self._tenants) > 1:
-            number = self._tenant_of[scores.series]
-            present = np.flatnonzero(np.bincount(number, minlength=1)).tolist()
-            whole = len(present) == 1
-            frames = {self._tenants[n]: scores if whole else scores.take(number == n) for n in present}
->>>>>>> bench
         batches: dict[str, list[Anomaly]] = defaultdict(list)
         for anomaly in anomalies:
             batches[anomaly.tenant].append(anomaly)
