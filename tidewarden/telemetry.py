@@ -296,6 +296,15 @@ class RecentErrors(logging.Handler):
         return list(self._kept)
 
 
+# Below these levels, libraries tell of every request, and of every attempt at a server that is away, which the store
+# and the receivers tell of once. With level debug they tell everything.
+_LIBRARIES = {
+    "elastic_transport": logging.WARNING,
+    "elastic_transport.node_pool": logging.ERROR,
+    "httpx": logging.WARNING,
+}
+
+
 def configure_logging(level: str = "info", log_format: LogFormat = "text", stream: TextIO | None = None) -> None:
     """Send structlog and the standard library's loggers to ``stream`` (stderr), as text or JSON lines."""
     stream = stream or sys.stderr
@@ -325,3 +334,5 @@ def configure_logging(level: str = "info", log_format: LogFormat = "text", strea
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    for name, quietest in _LIBRARIES.items():
+        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else max(root.level, quietest))

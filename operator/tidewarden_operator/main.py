@@ -141,6 +141,8 @@ async def _watch(cluster: Cluster, settings: OperatorSettings, engine: Engine, p
     options.watching.inactivity_timeout = SILENCE_S
     options.watching.connect_timeout = 5.0
     options.process.ultimate_exiting_timeout = None
+    # Watching which kinds and namespaces come and go needs rights on the whole cluster; a list needs none.
+    options.scanning.disabled = bool(settings.namespaces)
     register(registry, options, engine)
     begun: set[str] = set()
 

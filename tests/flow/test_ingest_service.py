@@ -244,6 +244,42 @@ def test_a_push_source_sent_again_after_a_kill_is_recognised_as_duplicate() -> N
     assert set(again.stats()["rejected_by_reason"]) <= {"malformed", "duplicate", "too_late", "out_of_bounds"}
 
 
+def newest_times(bus: MemoryBus, topics: StreamTopics) -> dict[int, str]:
+    """What each partition has heard of time last."""
+    consumer, told = bus.consumer([topics.name("readings")], "times"), {}
+    while consumer.lag():
+        for record in consumer.poll(100, 0.0):
+            if "ended" not in record.headers:
+                told[record.partition] = record.headers["time"]
+    consumer.close()
+    return told
+
+
+def pushed(partitions: int) -> tuple[SeriesTable, MemoryBus, StreamTopics]:
+    table = SeriesTable()
+    bus, topics = MemoryBus(table), StreamTopics("local", "s", partitions)
+    bus.create(topics.all())
+    return table, bus, topics
+
+
+@pytest.mark.parametrize("before_the_last", range(1, 8))
+def test_a_push_that_a_kill_cut_off_between_partitions_tells_all_of_them_the_time(before_the_last: int) -> None:
+    """Where every reading had got through, but not the time to every partition, a restart tells the others."""
+    table, whole, topics = pushed(12)
+    counted = MortalBus(whole, 10**6, after=True)
+    service(counted, table, Slot(every=100), topics, source=Pushed(table, 3)).run(threading.Event())
+    publishes = 10**6 - counted._fuse - topics.partitions  # without those that say that the source has ended
+
+    table, bus, topics = pushed(12)
+    slot = Slot(every=100)
+    with pytest.raises(KilledError):
+        service(
+            MortalBus(bus, publishes - before_the_last, after=True), table, slot, topics, source=Pushed(table, 3)
+        ).run(threading.Event())
+    service(bus, table, slot, topics, source=Pushed(table, 3)).run(threading.Event())
+    assert newest_times(bus, topics) == newest_times(whole, topics)
+
+
 def test_statistics_reach_the_board_and_the_counters() -> None:
     table, telemetry = SeriesTable(), Telemetry()
     bus, topics, slot = MemoryBus(table), StreamTopics("local", "s"), Slot()

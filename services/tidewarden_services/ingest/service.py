@@ -19,7 +19,7 @@ When a source has ended, every partition is told that its time is past the last 
 waits for more. That record has a producer name of its own: it answers no position.
 
 A push source has no positions and cannot repeat itself: what it published after the last save is read
-back from the topic instead.
+back from the topic instead, and partitions that a kill kept from hearing the time of it are told now.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from tidewarden.sources import Batch, CuttingSource, ReportingSource, Source, So
 from tidewarden.telemetry import Telemetry
 from tidewarden.topics import Purpose, StreamTopics, partition_of
 from tidewarden_services.ingest.statistics import SourceStatistics
-from tidewarden_services.ingest.times import TenantTimes
+from tidewarden_services.ingest.times import NEVER, TenantTimes
 from tidewarden_services.ingest.validate import Rejections, Validator, Verdict
 
 SAVE_EVERY_S = 1.0  # what a restart has to validate again at most
@@ -321,24 +321,40 @@ class IngestService:
         behind = {place: state.ends.get(_text(place), end) for place, end in ends.items()}
         if all(behind[place] >= end for place, end in ends.items()):
             return
+        heard = {partition: dict(state.told) for partition in range(self._topics.partitions)}
         consumer = self._bus.consumer([topic], f"{self.name}.catch-up")
         try:
             consumer.seek(behind)
             while consumer.lag() > 0:
                 for record in consumer.poll(CATCH_UP_RECORDS, 0.1):
                     if record.headers.get("producer") == self.name and "position" not in record.headers:
-                        self._again(record)
+                        heard.setdefault(record.partition, {}).update(self._again(record))
         finally:
             consumer.close()
+        self._tell_those_behind(heard)
 
-    def _again(self, record: Record) -> None:
-        """Take in what an earlier process has published already."""
+    def _tell_those_behind(self, heard: dict[int, dict[str, int]]) -> None:
+        """Complete a batch that a kill cut off between partitions: who sends it again sends only duplicates to some."""
+        told = self._times.told
+        headers = {"producer": self.name, "source": self._source.name, "time": msgspec.json.encode(told).decode()}
+        for partition, times in heard.items():
+            if any(times.get(tenant, NEVER) < at for tenant, at in told.items()):
+                nothing = Frame.empty(self._table)
+                self._bus.publish(
+                    self._topics.name("readings"), nothing, key=self._source.name, partition=partition, headers=headers
+                )
+
+    def _again(self, record: Record) -> dict[str, int]:
+        """Take in what an earlier process has published already; the times that it told its partition."""
+        times: dict[str, int] = {}
         if "time" in record.headers:
-            self._times.hear(msgspec.json.decode(record.headers["time"], type=dict[str, int]))
+            times = msgspec.json.decode(record.headers["time"], type=dict[str, int])
+            self._times.hear(times)
         if isinstance(record.value, Frame) and len(record.value):
             self._validator.advance(record.value)
             self._statistics.accepted += len(record.value)
             self._statistics.saw(int(record.value.timestamp.max()))
+        return times
 
     def _ends(self) -> dict[str, int]:
         topics = {place.topic for place in self._places()}
