@@ -61,7 +61,7 @@ SCALES = 15  # one scale per feature follows
 STAT = SCALES + FEATURES
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _features(st: FloatArray, season: FloatArray, season_ms: TimeArray, t: int, x: float, out: FloatArray) -> float:
     """Features of value ``x`` at ``t`` (-1: time unknown), unscaled, and the seasonal offset."""
     z = (x - st[CENTER]) / st[SCALE]
@@ -94,7 +94,7 @@ def _features(st: FloatArray, season: FloatArray, season_ms: TimeArray, t: int, 
     return offset
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _surprise(
     st: FloatArray,
     hist: FloatArray,
@@ -143,18 +143,18 @@ def _surprise(
             total += LN_2 * place(edge[h], at[h])[1]
         above *= c * far[h] + PSEUDO
         below *= mass * edge[h, 1] * far[h]
-        if below > 1e200 or below < 1e-200 or above > 1e200 or above < 1e-200 or h == FEATURES - 1:
+        if h == FEATURES - 1 or not (1e-200 < below < 1e200 and 1e-200 < above < 1e200):
             total += math.log(below / above)
             above = 1.0
             below = 1.0
-        if h == FEATURES - 1:
-            own = total
-            total = 0.0
+            if h == FEATURES - 1:
+                own = total
+                total = 0.0
     mixed = total + math.log(below / above)
     return (own + MIXED_WEIGHT * mixed) / (FEATURES + MIXED_WEIGHT * (len(hist) - FEATURES))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _lasting(st: FloatArray, edge: FloatArray, f: FloatArray) -> float:
     """Nats for a deviation that is small but lasts: the trailing mean of the residual, by its own long-run spread."""
     gap = f[TRAILING] - edge[TRAILING, 2]
@@ -166,7 +166,7 @@ def _lasting(st: FloatArray, edge: FloatArray, f: FloatArray) -> float:
     return float(LASTING_WEIGHT * min(beyond, LASTING_MOST) * min(max(residual, 0.0), 1.0))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _weight(run: float) -> float:
     """What the ``run``-th surprising reading in a row weighs; ordinary ones (0) weigh 1."""
     if run <= 0.0:
@@ -174,7 +174,7 @@ def _weight(run: float) -> float:
     return min(max((run - PATIENCE) / ACCEPTANCE, OUTLIER_WEIGHT), 1.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _learn(
     st: FloatArray,
     season: FloatArray,
@@ -247,7 +247,7 @@ def _learn(
     st[LEVEL] += share * (z - st[LEVEL]) * 0.02
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _fit(
     st: FloatArray,
     season: FloatArray,
@@ -318,7 +318,7 @@ def _fit(
                 edge[h, 3] = 1.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _observe(
     series: IntArray,
     timestamp: TimeArray,
