@@ -15,5 +15,4 @@ def take_newest(newest: TimeArray, group_of: IntArray, series: IntArray, timesta
     """
     for i in range(len(series)):
         group = group_of[series[i]]
-        if timestamp[i] > newest[group]:
-            newest[group] = timestamp[i]
+        newest[group] = max(newest[group], timestamp[i])
