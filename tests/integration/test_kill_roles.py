@@ -154,8 +154,8 @@ def test_more_than_twenty_kills_and_two_outages_change_nothing(
         calm.start_all()
         with closing(push(calm, 0)) as client:
             calm.wait("all is pushed", lambda: not client.running, PLAYED_S)
-            assert not client.failure
-            settle(calm, PLAYED_S)
+        assert not client.failure
+        settle(calm, PLAYED_S)
         expected = outcome(calm, calm_hook)
     assert expected.accepted == PUSHED_TICKS * NODES
     assert expected.counts["readings"] == READINGS + PUSHED_TICKS * NODES
