@@ -66,6 +66,7 @@ class Outcome:
     told: dict[str, bytes]  # by Idempotency-Key
     counts: dict[str, int]  # of what is stored, by kind
     accepted: int  # readings that the push source took in
+    evaluation: object  # what the simulation left in its termination log
 
 
 def outcome(roles: Roles, webhook: Webhook) -> Outcome:
@@ -84,7 +85,8 @@ def outcome(roles: Roles, webhook: Webhook) -> Outcome:
     # A delivery that was answered just before a kill is made again: under the same key, with the same words.
     for key, bodies in webhook.bodies.items():
         assert len(set(bodies)) == 1, f"{key} was told in {len(set(bodies))} versions: {bodies}"
-    return Outcome(anomalies, alerts, {key: bodies[0] for key, bodies in webhook.bodies.items()}, counts, accepted)
+    told = {key: bodies[0] for key, bodies in webhook.bodies.items()}
+    return Outcome(anomalies, alerts, told, counts, accepted, roles.processes["simulate"].last_words)
 
 
 def played(roles: Roles) -> int:
@@ -185,3 +187,4 @@ def test_more_than_twenty_kills_and_two_outages_change_nothing(
     assert found.anomalies == expected.anomalies
     assert found.alerts == expected.alerts
     assert found.told == expected.told
+    assert found.evaluation == expected.evaluation
