@@ -111,7 +111,8 @@ def fill_json(address: str, topic: str, messages: Iterable[tuple[str, bytes]]) -
     from confluent_kafka import Producer
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    AdminClient({"bootstrap.servers": address}).create_topics([NewTopic(topic, JSON_PARTITIONS, 1)])[topic].result(30)
+    admin = AdminClient({"bootstrap.servers": address})
+    admin.create_topics([NewTopic(topic, JSON_PARTITIONS, 1)])[topic].result(30)
     producer = Producer(
         {
             "bootstrap.servers": address,

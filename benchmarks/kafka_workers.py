@@ -101,7 +101,7 @@ def frames(address: str, topic: str, watch: Watch, model: str) -> None:
             stop.set()
 
     runner = Runner(
-        f"detect.{model}",
+        f"detect.{model}.{os.getpid()}",  # of its own: no snapshot to go on from
         "readings",
         lambda partition: DetectService(detector, stream, series, telemetry, clock, partition=partition),
         stream=TOPICS,
@@ -135,7 +135,10 @@ def scored(address: str, topic: str, watch: Watch, model: str, a_message: int) -
     for batch in _counted(source, a_message, watch, threading.Event()):
         anomalies = scorer.score(batch.frame).anomalies
         if anomalies:
-            own.publish(TOPICS.name("anomalies"), AnomalyBatch(detector="watch", anomalies=anomalies), key="shop")
+            said = AnomalyBatch(
+                detector="watch", anomalies=anomalies, watermarks={"shop": int(batch.frame.timestamp.max())}
+            )
+            own.publish(TOPICS.name("anomalies"), said, key="shop")
     own.sync()
     watch.end()
     own.close()

@@ -51,6 +51,15 @@ class Telemetry:
             "tidewarden_source_lag_seconds", "Now minus the newest timestamp that a source delivered.",
             ["stream", "source"], registry=r,
         )  # fmt: skip
+        self.delivered = Gauge(
+            "tidewarden_source_delivered_timestamp_seconds",
+            "When, by the clock, a source last delivered; absent before its first delivery and after its end.",
+            ["stream", "source"], registry=r,
+        )  # fmt: skip
+        self.source_interval = Gauge(
+            "tidewarden_source_interval_seconds", "Expected spacing of the readings of a source's stream.",
+            ["stream", "source"], registry=r,
+        )  # fmt: skip
         self.scored = Counter("tidewarden_scored_readings", "Readings scored.", ["stream", "detector"], registry=r)
         self.anomalies = Counter(
             "tidewarden_anomalies", "Anomalies opened.", ["stream", "detector", "kind"], registry=r

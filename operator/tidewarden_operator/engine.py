@@ -6,11 +6,13 @@ Two clocks see to what no watch tells: a resync, and asking the pods how they ar
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import structlog
 
 from tidewarden.clock import Clock
+from tidewarden.resources.base import parse_duration
 from tidewarden_operator.backends import Keeper, Opener
 from tidewarden_operator.cluster.client import Cluster, ClusterError
 from tidewarden_operator.cluster.kinds import KINDS, KindInfo
@@ -33,7 +35,15 @@ GATHER_S = 1.0
 # For each of the two sets of workers; together below the 20 s that the chart grants. What is cut off is done by the
 # successor.
 STOP_S = 8.0
-MEASURES = {"precision": "precision", "recall": "recall", "f1": "f1", "vus_pr": "vusPr"}  # as the status spells them
+# Of an evaluation, and how the status spells them.
+MEASURES: Mapping[str, tuple[str, Callable[[Any], float]]] = {
+    "precision": ("precision", float),
+    "recall": ("recall", float),
+    "f1": ("f1", float),
+    "vus_pr": ("vusPr", float),
+    "false_alarms_per_day": ("falseAlarmsPerDay", float),
+    "delay_seconds": ("delay", lambda text: parse_duration(text) / 1000),
+}
 
 log = structlog.get_logger()
 
@@ -120,15 +130,6 @@ class Engine:
             bodies = self.mirror.of_kind(kind)
             found[kind] = (len(bodies), sum(not _is_ready(body) for body in bodies))
         return found
-
-    def evaluations(self) -> Iterator[tuple[str, str, str, str, float]]:
-        """What the simulations' statuses say: namespace, simulation, detector, measure, its value."""
-        for body in self.mirror.of_kind("MetricSimulation"):
-            metadata = body["metadata"]
-            for row in (body.get("status") or {}).get("evaluation") or []:
-                for measure, field in MEASURES.items():
-                    if row.get(field) is not None:
-                        yield metadata["namespace"], metadata["name"], row["detector"], measure, float(row[field])
 
     def _enqueue(self, key: Key) -> None:
         self.queue.add(key, SETTLE_S)
@@ -220,3 +221,13 @@ def _spec(body: Manifest | None) -> object:
 def _is_ready(body: Manifest) -> bool:
     conditions = (body.get("status") or {}).get("conditions") or []
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def evaluations(mirror: Mirror) -> Iterator[tuple[str, str, str, str, float]]:
+    """What the simulations' statuses say: namespace, simulation, detector, measure, its value."""
+    for body in mirror.of_kind("MetricSimulation"):
+        metadata = body["metadata"]
+        for row in (body.get("status") or {}).get("evaluation") or []:
+            for measure, (field, number) in MEASURES.items():
+                if row.get(field) is not None:
+                    yield metadata["namespace"], metadata["name"], row["detector"], measure, number(row[field])

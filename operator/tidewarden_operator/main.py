@@ -17,7 +17,7 @@ from tidewarden.settings import SettingsError
 from tidewarden.telemetry import configure_logging
 from tidewarden_operator.cluster.client import Cluster, ClusterError
 from tidewarden_operator.cluster.kinds import KINDS
-from tidewarden_operator.engine import Engine
+from tidewarden_operator.engine import Engine, evaluations
 from tidewarden_operator.handlers import register
 from tidewarden_operator.health import LOOP_S, WORKERS_S, HealthServer, Pulse
 from tidewarden_operator.keys import OWNER_KINDS, Ref
@@ -119,7 +119,7 @@ def _run(cluster: Cluster, settings: OperatorSettings, host: str) -> None:
             metrics.resources.labels(kind).set(count)
             metrics.not_ready.labels(kind).set(unready)
         metrics.evaluation.clear()  # those of resources that are gone
-        for *labels, value in engine.evaluations():
+        for *labels, value in evaluations(engine.mirror):
             metrics.evaluation.labels(*labels).set(value)
 
     server = HealthServer(host, settings.metrics_port, alive, ready, metrics, refresh)
@@ -141,6 +141,8 @@ async def _watch(cluster: Cluster, settings: OperatorSettings, engine: Engine, p
     options.watching.inactivity_timeout = SILENCE_S
     options.watching.connect_timeout = 5.0
     options.process.ultimate_exiting_timeout = None
+    # Watching which kinds and namespaces come and go needs rights on the whole cluster; a list needs none.
+    options.scanning.disabled = bool(settings.namespaces)
     register(registry, options, engine)
     begun: set[str] = set()
 

@@ -44,8 +44,9 @@ class OperatorMetrics:
             registry=r,
         )  # fmt: skip
         self.evaluation = Gauge(
-            "tidewarden_operator_evaluation_ratio",
-            "Latest evaluation in a MetricSimulation's status, by measure (precision, recall, f1 or vus_pr).",
+            "tidewarden_operator_evaluation",
+            "Latest evaluation in a MetricSimulation's status, by measure: precision, recall, f1 and vus_pr (0 to 1), "
+            "false_alarms_per_day, delay_seconds.",
             ["resource_namespace", "simulation", "detector", "measure"], registry=r,
         )  # fmt: skip
         for kind in (*OWNER_KINDS, "Namespace"):  # from 0, so that the first is an increase to those who watch

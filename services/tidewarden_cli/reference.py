@@ -204,9 +204,8 @@ def metrics_page() -> str:
             "# Metrics\n",
             "Served at `/metrics` in Prometheus' text format. A histogram also has `_bucket`, `_sum` and `_count`. "
             "Every process also has the customary `process_*` (memory, processor time, open files, start).\n",
+            "What the operator says of itself stands [with it](operator.md#metrics).\n",
             *_metrics(Telemetry()),
-            "## Of the operator\n",
-            *_metrics(OperatorMetrics()),
         ]
     )
 
@@ -241,14 +240,8 @@ def _labels(metric: MetricWrapperBase) -> str:
 
 def operator_page() -> str:
     """The operator's settings, pages and metrics."""
-    from tidewarden_operator.metrics import OperatorMetrics
     from tidewarden_operator.settings import DEFAULT_RESOURCES, OperatorSettings
 
-    metrics = [value for value in vars(OperatorMetrics()).values() if isinstance(value, MetricWrapperBase)]
-    rows = [
-        (f"`{exposed_name(metric)}`", str(metric._type), _labels(metric), metric._documentation)
-        for metric in sorted(metrics, key=exposed_name)
-    ]
     roles = [
         (role, ", ".join(f"{k} {v}" for k, v in r.requests.items()), ", ".join(f"{k} {v}" for k, v in r.limits.items()))
         for role, r in DEFAULT_RESOURCES.items()
@@ -266,7 +259,7 @@ def operator_page() -> str:
             "`/healthz` fails with what is dead, `/readyz` with what is waited for, `/metrics` is below. See "
             "[decision 8](../decisions/0008-one-operator-that-only-looks-and-applies.md).\n",
             "## Metrics\n",
-            *_markdown(("Name", "Type", "Labels", "What it counts"), rows),
+            *_metrics(OperatorMetrics()),
         ]
     )
 

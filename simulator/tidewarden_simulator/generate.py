@@ -70,18 +70,14 @@ def write_fleet(
     output_dir: Path,
     format: Format = Format.PARQUET,  # noqa: A002 - the name that users know from --format
 ) -> Generated:
-    """Write ``points`` readings of every series of a fleet of built-in metrics, with their labels.
+    """Write ``points`` readings of every series of a fleet, with their labels.
 
     ``metrics.csv`` and ``metrics.parquet`` have a row a reading in time order; ``metadata.csv`` has a row a
     series: whether it has anomalies, and their kinds, onsets, ends and magnitudes, separated by semicolons.
 
     Raises:
         OSError: the folder or a file in it cannot be written.
-        ValueError: the fleet names a metric that is not built in.
     """
-    for name in fleet.metrics:
-        if name not in BUILT_IN:
-            raise ValueError(f"metric {name!r} is not built in; there are: {', '.join(BUILT_IN)}")
     maker = FleetMaker(fleet, anomalies, seed=seed, interval_ms=interval_ms, start_ms=start_ms, points=points)
     output_dir.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
@@ -179,7 +175,7 @@ def generate(
     anomalies = Anomalies(ratio=anomaly_ratio, mix=_mix_of(kinds))
     begun = time.perf_counter()
     try:
-        fleet = Fleet(tenants=["sim"], clusters=1, nodes=n_series, metrics=_listed(metrics, "--metrics"))
+        fleet = Fleet(tenants=["sim"], clusters=1, nodes=n_series, metrics=_metrics_of(metrics))
         done = write_fleet(
             fleet, anomalies, seed=seed, interval_ms=interval_ms, start_ms=start_ms, points=n_points,
             output_dir=output_dir, format=format,
@@ -201,6 +197,14 @@ def generate(
     console.print(f"{done.affected:,} series with anomalies: {told}", soft_wrap=True)
     for path in done.files:
         console.print(f"  {path}  [dim]{path.stat().st_size / 1e6:.1f} MB[/]", soft_wrap=True)
+
+
+def _metrics_of(text: str) -> list[str]:
+    names = _listed(text, "--metrics")
+    for name in names:
+        if name not in BUILT_IN:
+            raise ValueError(f"metric {name!r} is not built in; there are: {', '.join(BUILT_IN)}")
+    return names
 
 
 def _listed(text: str, option: str) -> list[str]:

@@ -59,6 +59,9 @@ def deliveries(result: str) -> str:
 
 
 ACCEPTED, REFUSED = (metric(f"tidewarden_{name}_total", SOURCE) for name in ("readings", "rejected"))
+DELIVERED, INTERVAL = (
+    metric(f"tidewarden_source_{name}_seconds", SOURCE) for name in ("delivered_timestamp", "interval")
+)
 LAG, HANDLED = metric("tidewarden_lag_records", SERVICE), metric("tidewarden_records_handled_total", SERVICE)
 OUTBOX = metric("tidewarden_alert_outbox_alerts", RECEIVER)
 CASES = {
@@ -87,7 +90,7 @@ CASES = {
         "TidewardenLowAccuracy",
         {
             metric(
-                "tidewarden_operator_evaluation_ratio", simulation="play", detector="watch", measure="f1",
+                "tidewarden_operator_evaluation", simulation="play", detector="watch", measure="f1",
                 resource_namespace="shop", namespace="system",
             ): "0.3+0x20 0.9+0x20"
         },
@@ -104,7 +107,7 @@ CASES = {
     ),
     "nothing comes any more": Case(
         "TidewardenSourceSilent",
-        {ACCEPTED: "0+60x20 1200+0x40 1200+60x60", REFUSED: "0+0x120"}, SOURCE, fires=38, over=70, quiet=20,
+        {DELIVERED: "0+60x20 1200+0x40 3720+60x60", INTERVAL: "60+0x120"}, SOURCE, fires=38, over=70, quiet=20,
     ),
     "nothing to learn from": Case(
         "TidewardenModelStale",

@@ -72,7 +72,8 @@ def test_every_metric_that_is_exposed_is_documented() -> None:
         text += generate_latest(owner.registry).decode()
     exposed = set(re.findall(r"^(tidewarden_\w+?)(?:_bucket|_sum|_count)?(?:\{| )", text, re.MULTILINE))
     exposed = {name for name in exposed if not name.endswith("_created")}
-    documented = set(re.findall(r"^\| `(\w+)`", PAGES["metrics.md"](), re.MULTILINE))
+    pages = PAGES["metrics.md"]() + PAGES["operator.md"]().partition("## Metrics\n")[2]
+    documented = set(re.findall(r"^\| `(\w+)`", pages, re.MULTILINE))
     assert documented == exposed
 
 

@@ -53,7 +53,7 @@ class Model(ABC):
     kind: ClassVar[str]
     version: ClassVar[int]
     # True where surprise is already -log10 p, as of limits that a person knows: it is not calibrated again.
-    calibrated: ClassVar[bool] = False
+    calibrated: bool = False
 
     @property
     @abstractmethod

@@ -327,6 +327,7 @@ def _observe(
     weights: FloatArray,
     season_ms: TimeArray,
     season_gain: FloatArray,
+    as_log10_p: bool,
 ) -> None:
     f = np.empty(FEATURES)
     bins = np.empty(hists.shape[1], np.int64)
@@ -353,7 +354,8 @@ def _observe(
             f[j] /= st[SCALES + j]
         here = _surprise(st, hists[s], edges[s], picks, weights, f, bins, at)
         here += _lasting(st, edges[s], f)
-        surprise[i] = here
+        rare = tail_log10_p(tails[s], here)
+        surprise[i] = rare if as_log10_p else here
         middle = offset + st[R_LEVEL]
         # 2.576 sigma on each side hold 99 % of a normal; sigma is 1.2533 mean deviations.
         half = 3.23 * st[WIDTH]
@@ -363,7 +365,6 @@ def _observe(
         lower[i] = max(st[CENTER] + st[SCALE] * (middle - half), least)
         upper[i] = max(st[CENTER] + st[SCALE] * (middle + half), least)
         if learn[i]:
-            rare = tail_log10_p(tails[s], here)
             tail_learn(tails[s], here)
             if rare > OUTLIER_LOG10_P:
                 st[RARE_RUN] = min(st[RARE_RUN] + 1.0, PATIENCE + ACCEPTANCE)
@@ -412,8 +413,18 @@ class Density(ArrayModel):
     version: ClassVar[int] = 2
 
     def __init__(
-        self, warmup: int, seasonality_ms: tuple[int, ...], interval_ms: int, seed: int = 0, n_projections: int = 4
+        self,
+        warmup: int,
+        seasonality_ms: tuple[int, ...],
+        interval_ms: int,
+        seed: int = 0,
+        n_projections: int = 4,
+        *,
+        alone: bool = False,
     ) -> None:
+        # It keeps the tail of its own surprise anyway, to know what not to learn. So where nothing is added to the
+        # surprise, calibrating it once more would only say the same again.
+        self.calibrated = alone
         self._picks, self._weights = projections(seed, FEATURES + n_projections)
         seasons = [season for season in seasonality_ms if season >= 4 * interval_ms]
         self._season_ms = np.array(seasons, np.int64)
@@ -438,5 +449,5 @@ class Density(ArrayModel):
         _observe(
             series, timestamp, value, learn, out.surprise, out.expected, out.lower, out.upper,
             state["buffer"], state["stat"], state["season"], state["hist"], state["edge"], state["tail"],
-            self._picks, self._weights, self._season_ms, self._season_gain,
+            self._picks, self._weights, self._season_ms, self._season_gain, self.calibrated,
         )  # fmt: skip

@@ -37,7 +37,7 @@ def _auto(spec: ModelSpec, seasonality_ms: tuple[int, ...], interval_ms: int) ->
 
 def _density(spec: ModelSpec, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
     params = spec.density or DensityParams()
-    return Density(params.warmup, seasonality_ms, interval_ms, params.seed, params.projections)
+    return Density(params.warmup, seasonality_ms, interval_ms, params.seed, params.projections, alone=True)
 
 
 def _ewma(spec: ModelSpec, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:

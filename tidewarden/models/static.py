@@ -21,7 +21,7 @@ class Static(Model):
 
     kind: ClassVar[str] = "static"
     version: ClassVar[int] = 1
-    calibrated: ClassVar[bool] = True
+    calibrated = True
 
     def __init__(self, lower: float | None, upper: float | None) -> None:
         self._lower = -np.inf if lower is None else lower

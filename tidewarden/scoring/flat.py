@@ -78,6 +78,14 @@ class FlatLine:
             _observe(series, value, learn, p_value, self._state)
         return p_value
 
+    def raise_log10_p(
+        self, series: IntArray, value: FloatArray, late: BoolArray, learn: BoolArray, log10_p: FloatArray
+    ) -> None:
+        """The same as `observe`, taken into ``log10_p`` (n,), which is -log10 of p-values: the rarer one stays."""
+        if len(series):
+            self.resize(int(series.max()) + 1)
+            _raise(series, value, late, learn, log10_p, self._state)
+
     def snapshot(self) -> State:
         """The whole state: plain arrays (copies) whose first axis is the series, in the order of their ids."""
         return {name: self._state[name][: self._n_series].copy() for name in _STATE.names or ()}
@@ -110,21 +118,41 @@ def _observe(
     series: IntArray, value: FloatArray, learn: BoolArray, p_value: FloatArray, state: npt.NDArray[Any]
 ) -> None:
     for i in range(len(series)):
-        x = value[i]
-        if math.isnan(x):
+        if not math.isnan(value[i]):
+            p_value[i] = _judged(state[series[i]], value[i], learn[i])
+
+
+@njit(cache=True, nogil=True)
+def _raise(
+    series: IntArray,
+    value: FloatArray,
+    late: BoolArray,
+    learn: BoolArray,
+    log10_p: FloatArray,
+    state: npt.NDArray[Any],
+) -> None:
+    for i in range(len(series)):
+        if late[i] or math.isnan(value[i]):
             continue
-        own = state[series[i]]
-        if x == own.last:
-            own.repeats += 1.0
-            if learn[i]:
-                own.learned += 1.0
-            p_value[i] = _rarity(own)
-            continue
-        if own.repeats > 0.0:
-            _end_run(own)
-        if learn[i] and not math.isnan(own.last):
-            own.compared += 1.0
-        own.last = x
+        p_value = _judged(state[series[i]], value[i], learn[i])
+        if p_value < 1.0:
+            log10_p[i] = max(log10_p[i], -math.log10(p_value))
+
+
+@njit(cache=True, nogil=True)
+def _judged(own: Any, x: float, learn: bool) -> float:
+    """The p-value of one reading of a series, which then is taken in."""
+    if x == own.last:
+        own.repeats += 1.0
+        if learn:
+            own.learned += 1.0
+        return _rarity(own)
+    if own.repeats > 0.0:
+        _end_run(own)
+    if learn and not math.isnan(own.last):
+        own.compared += 1.0
+    own.last = x
+    return 1.0
 
 
 @njit(cache=True, nogil=True)

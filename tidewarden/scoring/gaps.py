@@ -87,8 +87,8 @@ def _fill(
     interval: int,
     lateness: int,
     max_gap: int,
-) -> tuple[IntArray, TimeArray, FloatArray, BoolArray, BoolArray]:
-    """The readings with the absent ones between them: series, timestamp, value, is_absent, is_late."""
+) -> tuple[IntArray, TimeArray, FloatArray, BoolArray, BoolArray, BoolArray, ByteArray]:
+    """The readings with the absent ones between them: the columns of `Filled`."""
     capacity = len(series) + 64 + max_gap
     out_series = np.empty(capacity, np.int32)
     out_time = np.empty(capacity, np.int64)
@@ -154,9 +154,18 @@ def _fill(
         out_late[n] = late
         n += 1
     out_value = np.empty(n)
+    out_absent = np.empty(n, np.bool_)
+    out_learn = np.empty(n, np.bool_)
+    out_flags = np.empty(n, np.uint8)
     for k in range(n):
-        out_value[k] = value[out_row[k]] if out_row[k] >= 0 else np.nan
-    return out_series[:n], out_time[:n], out_value, out_row[:n] < 0, out_late[:n]
+        absent = out_row[k] < 0
+        x = np.nan if absent else value[out_row[k]]
+        known = np.isfinite(x)
+        out_value[k] = x if known else np.nan
+        out_absent[k] = absent
+        out_learn[k] = known and not out_late[k]
+        out_flags[k] = (0 if known else MISSING) | (LATE if out_late[k] else 0) | (ABSENT if absent else 0)
+    return out_series[:n], out_time[:n], out_value, out_absent, out_late[:n], out_learn, out_flags
 
 
 @njit(cache=True, nogil=True)
@@ -191,12 +200,8 @@ class Filled:
     value: FloatArray
     absent: BoolArray  # no reading came
     late: BoolArray  # not newer than the newest reading of its series
-
-    @property
-    def flags(self) -> ByteArray:
-        """ScoreFrame flags that follow: MISSING, LATE, ABSENT."""
-        flags = np.where(np.isfinite(self.value), 0, MISSING) | np.where(self.absent, ABSENT, 0)
-        return (flags | np.where(self.late, LATE, 0)).astype(np.uint8)
+    learn: BoolArray  # has a value and is not late
+    flags: ByteArray  # of the ScoreFrame that follow: MISSING, LATE, ABSENT
 
 
 class GapFiller:
@@ -222,7 +227,10 @@ class GapFiller:
         self._nodes["row"][known_nodes:n_nodes] = (NEVER, np.iinfo(np.int64).max, -1, -1)
 
     def fill(self, series: IntArray, timestamp: TimeArray, value: FloatArray, node_of: IntArray) -> Filled:
-        """Readings (n,) in arrival order with absent ones put between them; ``node_of`` maps series to node."""
+        """Readings (n,) in arrival order with absent ones put between them; ``node_of`` maps series to node.
+
+        A value that is not finite counts as missing.
+        """
         return Filled(*_fill(series, timestamp, value, self._series["row"], self._nodes["row"], node_of, *self._limits))
 
     def absences(self, quiet: IntArray, now: TimeArray) -> Filled:
@@ -233,7 +241,9 @@ class GapFiller:
         """
         series, timestamp = _absences(quiet, now, self._series["row"], self._nodes["row"], *self._limits)
         n = len(series)
-        return Filled(series, timestamp, np.full(n, np.nan), np.ones(n, np.bool_), np.zeros(n, np.bool_))
+        none = np.zeros(n, np.bool_)
+        flags = np.full(n, MISSING | ABSENT, np.uint8)
+        return Filled(series, timestamp, np.full(n, np.nan), np.ones(n, np.bool_), none, none, flags)
 
     def snapshot(self) -> State:
         """The whole state as arrays (copies)."""

@@ -130,8 +130,9 @@ class Scorer:
     @property
     def state_bytes_per_series(self) -> int:
         """Memory that one more series costs, of all parts together."""
-        parts = (self._model, self._calibrator, self._flat, self._gaps, self._tracker)
-        return sum(part.state_bytes_per_series for part in parts) + self._decisions.bytes_per_series
+        parts = (self._model, self._flat, self._gaps, self._tracker)
+        calibration = 0 if self._model.calibrated else self._calibrator.state_bytes_per_series
+        return sum(part.state_bytes_per_series for part in parts) + calibration + self._decisions.bytes_per_series
 
     def learning(self) -> Learning:
         """How many series still learn, and a message that says how far they are."""
@@ -153,11 +154,13 @@ class Scorer:
         if frame.table is not self._table:
             raise ValueError("the frame belongs to another series table than the scorer: decode it into the scorer's")
         own = self._number(frame.series)
-        rows = np.flatnonzero(own >= 0)
-        value = frame.value[rows]
-        value = np.where(np.isfinite(value), value, np.nan)
-        self._silence.hear(self._own.node_of[own[rows]], len(self._own.nodes))
-        return self._judge(self._gaps.fill(own[rows], frame.timestamp[rows], value, self._own.node_of))
+        timestamp, value = frame.timestamp, frame.value
+        # Kernels are compiled for plain arrays, and anew for others (read-only, say): those are copied.
+        if not (timestamp.flags.carray and value.flags.carray and (own >= 0).all()):
+            rows = np.flatnonzero(own >= 0)
+            own, timestamp, value = own[rows], timestamp[rows], value[rows]
+        self._silence.hear(self._own.node_of[own], len(self._own.nodes))
+        return self._judge(self._gaps.fill(own, timestamp, value, self._own.node_of))
 
     def advance(self, watermarks: Mapping[str, int]) -> Scored:
         """Let time pass: what nodes owe that have fallen silent, and anomalies that silence has ended.
@@ -177,16 +180,14 @@ class Scorer:
     def _judge(self, filled: Filled) -> Scored:
         """Score readings and absences, own series numbers, in order."""
         series, timestamp = filled.series, filled.timestamp
-        flags = filled.flags
-        learn = ~filled.late & np.isfinite(filled.value)
+        flags, learn = filled.flags, filled.learn
         said = Judgement.blank(len(series))
         self._model.observe(series, timestamp, filled.value, learn, said)
         if self._model.calibrated:
             log10_p = np.where(np.isnan(said.surprise), 0.0, said.surprise)
         else:
             log10_p = self._calibrator.observe(series, said.surprise, learn)
-        flat_p = self._flat.observe(series, np.where(filled.late, np.nan, filled.value), learn)
-        log10_p = np.maximum(log10_p, -np.log10(flat_p))
+        self._flat.raise_log10_p(series, filled.value, filled.late, learn, log10_p)
         score, p_value = decide(
             series, filled.value, log10_p, learn, filled.late, said.expected, said.lower, said.upper, flags,
             self._decisions["row"], self._n_active, self._model.warmup, self._rules,
@@ -297,7 +298,8 @@ class Scorer:
             self._global_of[own] = given
         n = len(self._own)
         self._model.resize(n)
-        self._calibrator.resize(n)
+        if not self._model.calibrated:
+            self._calibrator.resize(n)
         self._gaps.resize(n, len(self._own.nodes))
         self._decisions.resize(n)
         self._tracker.resize(n)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tidewarden.frames import IntArray, NodeKey, SeriesTable, TimeArray
+from tidewarden.frames import IntArray, SeriesTable, TimeArray
 from tidewarden.models.contract import State
 
 _NEVER = np.iinfo(np.int64).max
@@ -29,6 +29,8 @@ class Silence:
         self._patience_ms = patience_ms
         self._heard_at: TimeArray = np.zeros(0, np.int64)  # the tenant's time when the node was last heard
         self._spoke = np.zeros(0, np.bool_)  # since the tenant's time was last looked at
+        self._tenants: dict[str, int] = {}
+        self._tenant_of: IntArray = np.zeros(0, np.int32)  # number of each node's tenant
 
     def hear(self, nodes: IntArray, n_nodes: int) -> None:
         """Note that these nodes have reported; ids are below ``n_nodes``."""
@@ -45,12 +47,20 @@ class Silence:
             table: names behind the node ids.
             watermarks: newest reading of each tenant, milliseconds since the epoch.
         """
-        nodes: list[NodeKey] = list(table.nodes[: len(self._spoke)])
-        now = np.array([watermarks.get(node.tenant, 0) for node in nodes], np.int64)
+        self._meet(table)
+        times = np.array([watermarks.get(tenant, 0) for tenant in self._tenants], np.int64)
+        now = times[self._tenant_of]
         self._heard_at = np.where(self._spoke, now, self._heard_at)
         self._spoke[:] = False
         quiet = np.flatnonzero((self._heard_at != _NEVER) & (now - self._heard_at >= self._patience_ms))
         return quiet.astype(np.int32), now[quiet]
+
+    def _meet(self, table: SeriesTable) -> None:
+        """Number the tenants of nodes that are new."""
+        nodes = table.nodes[len(self._tenant_of) : len(self._spoke)]
+        if nodes:
+            new = [self._tenants.setdefault(node.tenant, len(self._tenants)) for node in nodes]
+            self._tenant_of = np.concatenate([self._tenant_of, np.array(new, np.int32)])
 
     def snapshot(self) -> State:
         """The whole state as arrays (copies), nodes in the order of their ids."""
@@ -58,5 +68,6 @@ class Silence:
 
     def restore(self, state: State) -> None:
         """Go on from a snapshot, whose nodes have the same ids."""
+        self._tenants, self._tenant_of = {}, np.zeros(0, np.int32)
         self._heard_at = state["heard_at"].astype(np.int64)
         self._spoke = state["spoke"].astype(np.bool_)

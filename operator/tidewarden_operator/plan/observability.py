@@ -23,7 +23,7 @@ def files() -> Mapping[Path, Callable[[], str]]:
     pages = {CHART / "dashboards" / f"{one.name}.json": partial(_dashboard, one) for one in DASHBOARDS}
     return {
         **pages,
-        CHART / "rules" / "tidewarden.yaml": lambda: _rules(rules.all_groups()),
+        CHART / "rules" / "tidewarden.yaml": lambda: _rules(rules.pipeline_groups()),
         CHART / "rules" / "operator.yaml": lambda: _rules(rules.operator_groups()),
         CHART / "kibana" / "saved-objects.ndjson": kibana.saved_objects,
     }

@@ -24,6 +24,8 @@ STORM_SHARE, STORM_LEAST = 0.1, 5
 # Half: below it a detector is wrong more often than right, or misses more than it finds.
 F1_LEAST = 0.5
 REJECTED_SHARE = 0.05
+# Five readings in a row may be late or lost; what delivers every second gets ten minutes, as a restart may take.
+SILENT_S, SILENT_INTERVALS = 600, 5
 # Snapshots are taken every 2 s, and every 20 times their own duration when they are slow: 10 min is 30 s of writing.
 SNAPSHOT_S = 600
 LEARNED_S = 900
@@ -68,12 +70,15 @@ _ANOMALIES = f"sum by (namespace, stream, detector) (increase(tidewarden_anomali
 _READINGS = _rate("tidewarden_readings_total", "stream, source", "10m")
 _REJECTED = _rate("tidewarden_rejected_total", "stream, source", "10m")
 _READY = _sum("tidewarden_model_series", "stream, detector", 'state="ready"')
+_SILENCE = (
+    f"(time() - max by (namespace, stream, source) (tidewarden_source_delivered_timestamp_seconds{{{NAMESPACE}}}))"
+)
 _LEARNED_AGE = f"(time() - max by (namespace, stream, detector) (tidewarden_learned_timestamp_seconds{{{NAMESPACE}}}))"
 
 
 def _f1() -> str:
     """Of running simulations from themselves, of ended ones from their status."""
-    told = f'tidewarden_operator_evaluation_ratio{{RESOURCE_{NAMESPACE},measure="f1"}}'
+    told = f'tidewarden_operator_evaluation{{RESOURCE_{NAMESPACE},measure="f1"}}'
     return (
         f"max by (namespace, simulation, detector) (tidewarden_evaluation_f1_ratio{{{NAMESPACE}}} or "
         f'label_replace({told}, "namespace", "$1", "resource_namespace", "(.+)"))'
@@ -141,13 +146,13 @@ PIPELINE: tuple[Rule, ...] = (
     ),
     Rule(
         "TidewardenSourceSilent",
-        f"({_READINGS} + {_REJECTED}) == 0 and "
-        f"sum by (namespace, stream, source) (increase(tidewarden_readings_total{{{NAMESPACE}}}[2h])) > 0",
-        "5m",
+        f"{_SILENCE} > {SILENT_S} and {_SILENCE} > {SILENT_INTERVALS} * "
+        f"max by (namespace, stream, source) (tidewarden_source_interval_seconds{{{NAMESPACE}}})",
+        "1m",
         "warning",
-        "source {{ $labels.source }} of {{ $labels.stream }} has fallen silent",
-        "It delivered within the last two hours and has not for the last ten minutes. Read its message in /status or "
-        "with kubectl describe metricstream: what it reads from may be away. A replay that has ended is silent, too.",
+        "source {{ $labels.source }} of {{ $labels.stream }} is silent for {{ $value | humanizeDuration }}",
+        "It has delivered before, it has not ended, and now nothing comes, neither good nor bad readings. Read its "
+        "message in /status or with kubectl describe metricstream: what it reads from may be away.",
     ),
     Rule(
         "TidewardenModelStale",
@@ -245,7 +250,7 @@ def operator_groups() -> RuleGroups:
 
 
 def all_groups() -> RuleGroups:
-    """Everything, for a Prometheus whose rules people lay down by hand."""
+    """Everything that one Prometheus may have to tell."""
     return [*pipeline_groups(), *operator_groups()]
 
 

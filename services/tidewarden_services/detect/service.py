@@ -17,6 +17,7 @@ from tidewarden.telemetry import Telemetry
 from tidewarden.topics import Purpose
 from tidewarden_services.contract import Output
 from tidewarden_services.detect.board import DetectorBoard
+from tidewarden_services.detect.kernels import take_newest
 
 NEVER = -(2**63)
 
@@ -151,13 +152,9 @@ class DetectService:
 
     def _observe(self, scores: ScoreFrame, told: str | None) -> None:
         """Let the tenants' time come as far as these scores, and as far as ingest says."""
-        times: dict[str, int] = {}
-        if len(self._tenants) == 1 and len(scores):
-            times[self._tenants[0]] = int(scores.timestamp.max())
-        elif len(scores):
-            newest = np.full(len(self._tenants), NEVER)
-            np.maximum.at(newest, self._tenant_of[scores.series], scores.timestamp)
-            times = dict(zip(self._tenants, newest.tolist(), strict=True))
+        newest = np.full(len(self._tenants), NEVER, np.int64)
+        take_newest(newest, self._tenant_of, scores.series, scores.timestamp)
+        times = dict(zip(self._tenants, newest.tolist(), strict=True))
         for tenant, at in msgspec.json.decode(told, type=dict[str, int]).items() if told is not None else ():
             times[tenant] = max(at, times.get(tenant, NEVER))
         for tenant, at in times.items():

@@ -125,7 +125,9 @@ class IngestService:
         # A simulation may run ahead of the clock; whatever else does has its clock wrong.
         self._validator = Validator(stream, table, clock, check_future=source.kind != "simulation")
         self._rejections = Rejections(stream.metadata.name, source.name)
-        self._statistics = SourceStatistics(stream.metadata.name, source.name, source.kind, telemetry, clock)
+        self._statistics = SourceStatistics(
+            stream.metadata.name, source.name, source.kind, telemetry, clock, interval_ms=stream.spec.interval
+        )
         self._position: str | None = None
         self._began_ms = self._run_ms = clock.now_ms()
         self._sequence = 0

@@ -16,7 +16,9 @@ POST_EVERY_S = 0.25  # four times a second is as often as a person can look
 class SourceStatistics:
     """Counts of one source; they survive a restart with the state of its ingest service."""
 
-    def __init__(self, stream: str, source: str, kind: str, telemetry: Telemetry, clock: Clock) -> None:
+    def __init__(
+        self, stream: str, source: str, kind: str, telemetry: Telemetry, clock: Clock, *, interval_ms: int
+    ) -> None:
         self.accepted = 0
         self.late = 0
         self.gaps = 0
@@ -33,6 +35,7 @@ class SourceStatistics:
         self._readings = telemetry.readings.labels(stream, source)
         self._late = telemetry.late.labels(stream, source)
         self._lag = telemetry.source_lag.labels(stream, source)
+        telemetry.source_interval.labels(stream, source).set(interval_ms / 1000)
         for reason in REASONS:  # from 0, so that the first is an increase to those who watch
             telemetry.rejected.labels(stream, source, reason)
 
@@ -44,12 +47,17 @@ class SourceStatistics:
         self.gaps += verdict.gaps
         self.rejected.update(reasons)
         self.saw(verdict.newest_ms)
+        if accepted or reasons:
+            self._delivers()
         if again:  # Prometheus adds the counters of both processes, so a reading may appear in one only
             return
         self._readings.inc(accepted)
         self._late.inc(verdict.late)
         for reason, count in reasons.items():
             self._telemetry.rejected.labels(self._stream, self._source, reason).inc(count)
+
+    def _delivers(self) -> None:
+        self._telemetry.delivered.labels(self._stream, self._source).set(self._clock.now_ms() / 1000)
 
     def saw(self, newest_ms: int | None) -> None:
         """Remember the newest timestamp delivered, ms since the epoch."""
@@ -86,6 +94,8 @@ class SourceStatistics:
         facts = self.facts()
         if facts["lag_seconds"] is not None:
             self._lag.set(facts["lag_seconds"])
+        if self.state in ("finished", "stopped"):  # silent because it is over
+            self._telemetry.delivered.remove(self._stream, self._source)
         self._telemetry.board.post("sources", f"{self._stream}/{self._source}", **facts)
 
     def save(self) -> dict[str, Any]:
@@ -105,3 +115,5 @@ class SourceStatistics:
         self.gaps = counts["gaps"]
         self.rejected = Counter(counts["rejected"])
         self.newest_ms = counts["newest_ms"]
+        if self.newest_ms is not None:  # it delivered to an earlier process: its silence counts from now
+            self._delivers()

@@ -14,8 +14,9 @@ _JUDGED = "{{namespace}} {{simulation}} {{detector}}"
 
 def _measure(name: str) -> str:
     """Of a running simulation as it says itself, of one that has ended as its status says."""
-    told = f'tidewarden_operator_evaluation_ratio{{resource_namespace=~"$namespace",detector=~"$detector",measure="{name}"}}'
-    own = select(f"tidewarden_evaluation_{name}_ratio", "detector")
+    told = f'tidewarden_operator_evaluation{{resource_namespace=~"$namespace",detector=~"$detector",measure="{name}"}}'
+    unit = "" if name in ("false_alarms_per_day", "delay_seconds") else "_ratio"
+    own = select(f"tidewarden_evaluation_{name}{unit}", "detector")
     moved = f'label_replace({told}, "namespace", "$1", "resource_namespace", "(.+)")'
     return f"max by (namespace, simulation, detector) ({own} or {moved})"
 
@@ -52,24 +53,14 @@ _ACCURACY = Row(
         ),
         Panel(
             "False alarms a day",
-            [
-                Query(
-                    f"max by (namespace, simulation, detector) ({select('tidewarden_evaluation_false_alarms_per_day', 'stream', 'detector')})",
-                    _JUDGED,
-                )
-            ],
+            [Query(_measure("false_alarms_per_day"), _JUDGED)],
             "Of the whole detector, in the simulation's time: to be compared with its budget.",
             width=6,
             needs="evaluation",
         ),
         Panel(
             "Delay of detection",
-            [
-                Query(
-                    f"max by (namespace, simulation, detector) ({select('tidewarden_evaluation_delay_seconds', 'stream', 'detector')})",
-                    _JUDGED,
-                )
-            ],
+            [Query(_measure("delay_seconds"), _JUDGED)],
             "Median from an event's start to its detection, in the simulation's time.",
             unit="s",
             width=6,

@@ -144,7 +144,18 @@ _IN = Row(
                     "{{namespace}} {{stream}}/{{source}}",
                 )
             ],
-            "Now minus the newest timestamp, as of the latest delivery. A replay of old data is as old as its data.",
+            "Now minus the newest timestamp. A replay of old data is as old as its data.",
+            unit="s",
+        ),
+        Panel(
+            "Silence of sources",
+            [
+                Query(
+                    f"time() - max by (namespace, stream, source) ({select('tidewarden_source_delivered_timestamp_seconds', 'stream')})",
+                    "{{namespace}} {{stream}}/{{source}}",
+                )
+            ],
+            "Since a source last delivered anything, by the clock. Sources that have ended are not shown.",
             unit="s",
         ),
         Panel(
