@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from cluster.conftest import CHARTS, HERE, READY_S, Installation
+from cluster.conftest import READY_S, Installation
 from cluster.engine import NEXT, ROOT
+from cluster.helm import HERE, RELEASES
 from cluster.kubectl import Kubectl, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -60,7 +61,7 @@ def test_upgrade_and_rollback_carry_running_resources_along(installation: Instal
     newer: dict[str, Any] = copy.deepcopy(installation.values)
     newer["global"]["image"]["tag"] = f"{before}{NEXT}"
     try:
-        installation.helm.install(HERE, CHARTS / "tidewarden", newer, READY_S)
+        installation.helm.install(HERE, RELEASES[HERE], newer, READY_S)
         until("pods of the next image", lambda: images() == {f"{before}{NEXT}"}, START_S)
         until("all available", ready, START_S)
     finally:
