@@ -17,9 +17,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_500)]
 
 SAMPLES = ROOT / "manifests" / "samples" / "cluster"
 KINDS = "metricstreams,metricsimulations,anomalydetectors,alertpolicies"
-# Twelve processes start at once, which takes FIGURE: three times that, for a slower machine.
+# Twelve processes start at once: 60 s to the first readings scored, 160 s to anomalies in Elasticsearch, 290 s to both
+# simulations evaluated, measured on two cores that twenty other processes wanted. Each step is given that three times.
 START_S = 240.0
-PLAY_S = 300.0
+PLAY_S = 600.0
+END_S = 90  # seconds are what it takes; 25 measured with fifty processes waiting for two cores
 
 
 def _all_ready(kubectl: Kubectl) -> bool:
@@ -39,6 +41,7 @@ def test_from_samples_to_anomalies_alerts_and_a_page_and_nothing_left(
     told("apply to first anomaly in Elasticsearch", f"{time.monotonic() - began:.0f} s")
     until("everything Ready", lambda: _all_ready(kubectl), START_S)
     told("apply to all Ready", f"{time.monotonic() - began:.0f} s")
+    sizes = installation.memory()
 
     shown = kubectl("get", "anomalydetectors")
     assert "shop-auto" in shown
@@ -53,13 +56,15 @@ def test_from_samples_to_anomalies_alerts_and_a_page_and_nothing_left(
         assert 0 < evaluation["recall"] <= 1, evaluation
         told(f"{simulation}", f"precision {evaluation['precision']:.2f}, recall {evaluation['recall']:.2f}")
     told("apply to both evaluated", f"{time.monotonic() - began:.0f} s")
-    for pod, size in sorted(installation.memory().items()):
+    for pod, size in installation.memory().items():
+        sizes[pod] = max(size, sizes.get(pod, 0))
+    for pod, size in sorted(sizes.items()):
         if pod.startswith((f"{kubectl.namespace}/", f"{HERE}/")):
             told(f"memory of {pod.partition('/')[2]}", f"{size / 2**20:.0f} MiB")
 
     _readings_of_your_own(kubectl)
     ended = time.monotonic()
-    kubectl("delete", "-f", str(SAMPLES), "--timeout=60s", timeout_s=90)
+    kubectl("delete", "-f", str(SAMPLES), f"--timeout={END_S}s", timeout_s=END_S + 30)
     told("kubectl delete", f"{time.monotonic() - ended:.0f} s")
     owned = "deployments,statefulsets,jobs,services,configmaps,poddisruptionbudgets,networkpolicies,pods"
     ours = ("-l", "app.kubernetes.io/managed-by=tidewarden-operator")
