@@ -194,7 +194,8 @@ class Keeper:
             return Outcome(False, error.reason, str(error))
         if changes:
             log.info("topics changed", resource=str(key), changes=changes)
-        return Outcome(True, "TopicsAsPlanned", f"{len(request.topics)} topics on {request.kafka.bootstrap_servers}")
+        count = "1 topic" if len(request.topics) == 1 else f"{len(request.topics)} topics"
+        return Outcome(True, "TopicsAsPlanned", f"{count} on {request.kafka.bootstrap_servers}")
 
     def _store(self, key: Key, request: Request) -> Outcome:
         search = request.elasticsearch

@@ -10,11 +10,15 @@ import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from tidewarden.clock import Clock
 from tidewarden_operator.metrics import OperatorMetrics
+
+log = structlog.get_logger()
 
 # The loop hands out events all the time; a second of delay is a lot, a minute is a hang.
 LOOP_S = 60.0
@@ -110,8 +114,14 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
                 """Probes and scrapes are no news."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's
+                # Who asks may have gone before the answer was ready: no traceback for that.
+                log.debug("a request could not be answered", client=str(client_address), exc_info=True)
+
+        self._server = Server((host, port), Handler)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self._thread.start()

@@ -62,6 +62,8 @@ def operator(
     """
     configure_logging(log_level, "text" if log_format == "text" else "json")
     logging.getLogger("kopf").setLevel(logging.WARNING)  # it would say a line for each event
+    # That optional kinds are not there, each time; that our own are missing is said by /readyz.
+    logging.getLogger("kopf._core.reactor.observation").setLevel(logging.ERROR)
     logging.getLogger("elastic_transport").setLevel(logging.ERROR)  # what fails is said by the condition
     try:
         told = load_operator_settings(settings)

@@ -2,7 +2,7 @@
 
 Runs beside Prometheus in its pod: ``python -m tidewarden_operator.rules_files``. It looks for ConfigMaps that carry
 the label `LABEL`, writes their entries into a folder and asks Prometheus to read it again. Nothing but the standard
-library: it takes 15 MB and starts at once.
+library: it takes 10 MiB and starts at once.
 """
 
 from __future__ import annotations

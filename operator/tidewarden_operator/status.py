@@ -176,7 +176,7 @@ def simulation(resource: MetricSimulation, seen: Observation, before: Facts) -> 
     if phase in {"Completed", "Failed"}:
         ended = phase == "Completed"
         message = "played to its end" if ended else _failure(job, last)
-        conditions += [Condition.holds("Ready", ended, phase, message), Condition("Paused", "False", "NotPaused")]
+        conditions += [Condition.holds("Ready", ended, phase, message), _paused(False)]
         conditions.append(Condition.holds("Degraded", not ended, phase, message))
     else:
         conditions += _health(seen, resource.spec.paused, None)
@@ -230,11 +230,16 @@ def _health(
         ready = Condition("Ready", "True", "Paused", "paused as asked for")
     else:
         ready = Condition("Ready", "True", "AsPlanned", "all pods are ready")
-    pause = "paused: set spec.paused to false to go on exactly where it stopped" if paused else ""
-    degraded = Condition("Degraded", "False", "AsPlanned")
+    degraded = Condition("Degraded", "False", "AsPlanned", "nothing fails")
     if troubles:
         degraded = Condition("Degraded", "True", "PodsStuck" if stuck else "Failing", "; ".join(troubles))
-    return [ready, Condition.holds("Paused", paused, "PausedBySpec" if paused else "NotPaused", pause), degraded]
+    return [ready, _paused(paused), degraded]
+
+
+def _paused(paused: bool) -> Condition:
+    if paused:
+        return Condition("Paused", "True", "PausedBySpec", "set spec.paused to false to go on exactly where it stopped")
+    return Condition("Paused", "False", "NotPaused", "spec.paused is false")
 
 
 def _source(name: str, kind: str, board: Mapping[str, Facts], stream_name: str) -> dict[str, Any]:

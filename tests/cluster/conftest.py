@@ -18,16 +18,12 @@ from typing import Any
 
 import pytest
 
-from cluster.engine import ROOT, Kind, build_image, images_of_servers
-from cluster.helm import Helm
+from cluster.engine import Kind, build_image, images_of_servers
+from cluster.helm import HERE, RELEASES, Helm
 from cluster.kubectl import Kubectl
 
-HERE = "tidewarden"  # namespace and release of the installation
-CHARTS = ROOT / "charts"
 READY_S = 300.0  # 40 s measured with images at hand; Elasticsearch alone takes 20 s on two busy cores
 FIGURES = pytest.StashKey[dict[str, str]]()
-ROLES = ("ingest", "simulate", "detect", "rollup", "alert", "archive", "api")
-LIMITS = {"memory": "1Gi"}
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidewarden-tests"
 
@@ -131,8 +127,6 @@ def _values(image: str, servers: dict[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {name: {"image": split(reference)} for name, reference in servers.items()}
     # Tests want to see a reading soon; 5 s is still what Prometheus itself recommends at least.
     values.setdefault("prometheus", {})["scrapeInterval"] = "5s"
-    # Two streams are 14 pods; with what they ask for by default a machine of two cores would not take them all.
-    values["workloads"] = {role: {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": LIMITS} for role in ROLES}
     return {"global": {"image": split(image)}, **values}
 
 
@@ -142,8 +136,8 @@ def _install(found: Installation) -> None:
         kubectl("create", "namespace", HERE)
     kubectl("label", "namespace", HERE, RESTRICTED, "--overwrite")
     _volumes(kubectl, found.kind)
-    found.helm.install("tidewarden-crds", CHARTS / "tidewarden-crds", {}, 60)
-    found.helm.install(HERE, CHARTS / "tidewarden", found.values, READY_S)
+    for release, chart in RELEASES.items():
+        found.helm.install(release, chart, found.values if release == HERE else {}, READY_S)
     found.figures["helm install to all ready"] = f"{time.monotonic() - began:.0f} s"
 
 

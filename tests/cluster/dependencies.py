@@ -30,7 +30,7 @@ PLUGINS = """package plugins
 
 import _ "github.com/prometheus/prometheus/discovery/kubernetes"
 """
-COMPILE_TIMEOUT_S = 1_800  # 4 min on an idle machine of two cores
+COMPILE_TIMEOUT_S = 1_800  # a bound on a hang, the first time only; Go keeps what it has compiled
 
 
 def build(engine: str, base: str) -> dict[str, str]:

@@ -10,6 +10,10 @@ from typing import Any
 
 import yaml
 
+CHARTS = Path(__file__).resolve().parents[2] / "charts"
+HERE = "tidewarden"  # namespace and release of the installation
+RELEASES = {"tidewarden-crds": CHARTS / "tidewarden-crds", HERE: CHARTS / "tidewarden"}  # in the order of installing
+
 
 class Helm:
     """helm with one kubeconfig and one namespace."""

@@ -79,7 +79,7 @@ def hook() -> Iterator[Hook]:
 def policy(url: str | None) -> AlertPolicy:
     receiver = {"alertmanager": {"url": url, "resendAfter": "1s", "timeout": "2s", "labels": {"team": "web"}}}
     spec = {"stream": "shop", "groupBy": ["cluster"], "receivers": [receiver]}
-    return AlertPolicy.model_validate({"metadata": {"name": "few"}, "spec": spec})
+    return AlertPolicy.model_validate({"metadata": {"name": "few", "namespace": "web"}, "spec": spec})
 
 
 def alert(cluster: str, revision: int = 1, **more: Any) -> Alert:
@@ -156,8 +156,8 @@ def test_an_alert_fires_stays_alive_gets_worse_and_resolves(
     until(lambda: hook.told("eu") == [("firing", "warning")], "it fires")
     _, labels, told = hook.got[0]
     assert labels == {
-        "alertname": "TidewardenAnomaly", "severity": "warning", "tenant": "shop", "stream": "shop", "policy": "few",
-        "cluster": "eu", "team": "web",
+        "alertname": "TidewardenAnomaly", "severity": "warning", "namespace": "web", "tenant": "shop",
+        "stream": "shop", "policy": "few", "cluster": "eu", "team": "web",
     }  # fmt: skip
     assert told["annotations"]["title"] == "shop/eu: spike"
     assert told["generatorURL"] == "http://page.example/#/series/shop/eu/n1/latency_ms"
@@ -220,7 +220,7 @@ def test_times_of_a_simulation_never_lie_in_alertmanagers_future() -> None:
     """Event time ahead of the clock is cut to it, since Alertmanager takes an end in the future for firing."""
     clock = ManualClock(1_700_000_000_000)
     spec = policy("http://127.0.0.1:9/").spec.receivers[0]
-    channel = channel_of(spec, "am", clock=clock, environ={}, page_url=None)
+    channel = channel_of(spec, "am", namespace="web", clock=clock, environ={}, page_url=None)
     assert isinstance(channel, AlertmanagerChannel)
     ahead = clock.now_ms() + 10**9
     body = channel._body(alert("eu", started_at=ahead, state="resolved", resolved_at=ahead), clock.now_ms())
@@ -232,4 +232,4 @@ def test_without_an_address_the_receiver_is_refused_by_name() -> None:
     """Neither alertmanager.url nor a default: the error names the field."""
     receiver = policy(None).spec.receivers[0]
     with pytest.raises(ValueError, match=r"receiver 'am': alertmanager\.url is absent"):
-        channel_of(receiver, "am", clock=SystemClock(), environ={}, page_url=None)
+        channel_of(receiver, "am", namespace="web", clock=SystemClock(), environ={}, page_url=None)

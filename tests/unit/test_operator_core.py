@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
 import urllib.error
 import urllib.request
@@ -289,6 +291,25 @@ def test_liveness_says_what_is_wrong(health: tuple[HealthServer, list[str]]) -> 
     assert get("/healthz") == (503, "the watch of MetricStream is silent for 301 s\n")
     assert "tidewarden_operator_queue_depth 0.0" in get("/metrics")[1]
     assert get("/elsewhere")[0] == 404
+
+
+def test_who_asks_and_goes_leaves_no_traceback(
+    health: tuple[HealthServer, list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A probe that hangs up before its answer is written is nobody's business; the next one is answered."""
+    server, wrong = health
+    wrong.append("x" * 4_000_000)  # more than socket buffers take: the server still writes when the client is gone
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert client.recv(100)
+    wrong.clear()
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=5) as answer:
+        assert answer.status == 200
+    for thread in threading.enumerate():
+        if "process_request_thread" in thread.name:
+            thread.join(5)  # then it has said what there was to say
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_watch_that_never_began_grows_old_as_one_that_ended() -> None:

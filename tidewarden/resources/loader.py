@@ -25,7 +25,7 @@ from tidewarden.resources.base import API_VERSION, parse_duration
 from tidewarden.resources.documents import SUFFIXES, Document, Problem, read_documents
 from tidewarden.resources.references import check_references
 from tidewarden.resources.schema import Field, field_at, fields_of
-from tidewarden.resources.wording import did_you_mean, explain, show
+from tidewarden.resources.wording import did_you_mean, dotted, explain, show
 
 KINDS: dict[str, type[AnyResource]] = {
     "MetricStream": MetricStream,
@@ -212,10 +212,7 @@ def _check_field(
 
 
 def _problem(document: Document, path: Sequence[str | int], message: str) -> Problem:
-    dotted = ""
-    for part in path:
-        dotted += f"[{part}]" if isinstance(part, int) else f".{part}" if dotted else str(part)
-    return Problem(document.file, document.line_of(path), message, _subject(document.value), dotted)
+    return Problem(document.file, document.line_of(path), message, _subject(document.value), dotted(path))
 
 
 def _subject(value: Any) -> str:

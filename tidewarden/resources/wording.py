@@ -67,6 +67,14 @@ def _out_of_bounds(kind: str, context: dict[str, Any], field: Field | None, show
     return f"{shown} is out of bounds: it must be {words} {limit}"
 
 
+def dotted(path: Iterable[str | int]) -> str:
+    """A path into a document as people write it: spec.sources[0].http."""
+    told = ""
+    for part in path:
+        told += f"[{part}]" if isinstance(part, int) else f".{part}" if told else part
+    return told
+
+
 def did_you_mean(given: Any, known: Iterable[Any]) -> str:
     """``: did you mean 'x'?`` where something known is close; else nothing."""
     close = difflib.get_close_matches(str(given), [str(name) for name in known], n=1, cutoff=0.6)

@@ -16,7 +16,9 @@ from tidewarden_operator.plan.config import connections
 from tidewarden_operator.plan.pods import Workload
 from tidewarden_operator.plan.site import Site
 
-CPU_PERCENT = 70  # of the request: above it a pod has little left to catch up with
+# A detector process uses one core at most: above 70 % of it there is little left to catch up with. Not a share
+# of the request, which says what an ordinary pod takes, a tenth of that.
+CPU_TARGET = "700m"
 # A rebalance costs a restored snapshot on each side, seconds: pods are taken away slowly, one at a time.
 CALM_S = 300
 
@@ -74,7 +76,7 @@ def autoscaler(detector: AnomalyDetector, stream: MetricStream, workload: Worklo
 
 
 def _horizontal(workload: Workload, target: Manifest, low: int, high: int) -> Manifest:
-    cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": CPU_PERCENT}}
+    cpu = {"name": "cpu", "target": {"type": "AverageValue", "averageValue": CPU_TARGET}}
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",

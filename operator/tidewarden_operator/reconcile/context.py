@@ -13,6 +13,7 @@ from tidewarden.clock import Clock
 from tidewarden.resources import AnyResource
 from tidewarden.resources.loader import KINDS as MODELS
 from tidewarden.resources.references import check_references
+from tidewarden.resources.wording import dotted
 from tidewarden_operator.backends import Keeper
 from tidewarden_operator.cluster.mirror import Mirror
 from tidewarden_operator.keys import OWNER_KINDS, Key, Manifest, Ref
@@ -158,10 +159,9 @@ def parse(body: Manifest) -> AnyResource | Mistake:
         return MODELS[body["kind"]].model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         message = first["msg"].removeprefix("Value error, ")
-        return Mistake("Invalid", f"{path}: {message}{more}")
+        return Mistake("Invalid", f"{dotted(first['loc'])}: {message}{more}")
 
 
 def check(resource: AnyResource, bundle: NamespaceBundle) -> Mistake | None:
@@ -176,8 +176,7 @@ def check(resource: AnyResource, bundle: NamespaceBundle) -> Mistake | None:
     for finding in findings:
         found = finding.resource
         if found.kind == resource.kind and found.metadata.name == resource.metadata.name:
-            path = ".".join(str(part) for part in finding.path)
-            return Mistake(_reason(finding.path, finding.message), f"{path}: {finding.message}")
+            return Mistake(_reason(finding.path, finding.message), f"{dotted(finding.path)}: {finding.message}")
     return None
 
 

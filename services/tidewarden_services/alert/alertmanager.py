@@ -44,6 +44,7 @@ class AlertmanagerChannel:
     Args:
         name: of the receiver.
         spec: its settings.
+        namespace: of the policy. An Alertmanager may serve several, where streams and policies may be named alike.
         clock: for ends of alerts and the time between resends.
         page_url: address of the web page, for the alerts' links.
         url: of the server, without ``/api``.
@@ -55,6 +56,7 @@ class AlertmanagerChannel:
         name: str,
         spec: AlertmanagerReceiver,
         *,
+        namespace: str,
         clock: Clock,
         page_url: str | None,
         url: str,
@@ -68,6 +70,7 @@ class AlertmanagerChannel:
             )
         self.name = name
         self._spec = spec
+        self._namespace = namespace
         self._clock = clock
         self._page_url = page_url
         self._url = f"{url.rstrip('/')}/api/v2/alerts"
@@ -82,6 +85,7 @@ class AlertmanagerChannel:
         spec: AlertmanagerReceiver,
         name: str,
         *,
+        namespace: str,
         clock: Clock,
         page_url: str | None,
         secrets_dir: Path | None,
@@ -97,7 +101,7 @@ class AlertmanagerChannel:
         if spec.secret_ref is not None:
             folder = secret_folder(secrets_dir, spec.secret_ref.name, f"receiver {name!r}: alertmanager.secretRef")
         client = http_client(folder, spec.timeout / 1000)
-        return cls(name, spec, clock=clock, page_url=page_url, url=address, client=client)
+        return cls(name, spec, namespace=namespace, clock=clock, page_url=page_url, url=address, client=client)
 
     def wants(self, alert: Alert) -> bool:
         """Fired and not kept back."""
@@ -186,6 +190,7 @@ class AlertmanagerChannel:
             **alert.group,
             "alertname": ALERT_NAME,
             "severity": alert.severity,
+            "namespace": self._namespace,
             "tenant": alert.tenant,
             "stream": alert.stream,
             "policy": alert.policy,

@@ -96,6 +96,7 @@ class Notifier:
                 channel = channel_of(
                     receiver,
                     receiver_name,
+                    namespace=policy.metadata.namespace,
                     clock=clock,
                     environ=environ,
                     page_url=page_url,

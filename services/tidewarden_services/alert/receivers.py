@@ -95,6 +95,7 @@ def channel_of(
     receiver: Receiver,
     name: str,
     *,
+    namespace: str,
     clock: Clock,
     environ: Mapping[str, str],
     page_url: str | None,
@@ -106,6 +107,7 @@ def channel_of(
     Args:
         receiver: as in the policy.
         name: of the receiver.
+        namespace: of the policy.
         clock: the process's.
         environ: where ``${NAME}`` in a webhook's headers is looked up, after its Secret.
         page_url: address of the web page, for links.
@@ -122,7 +124,13 @@ def channel_of(
         from tidewarden_services.alert.alertmanager import AlertmanagerChannel
 
         return AlertmanagerChannel.of(
-            receiver.alertmanager, name, clock=clock, page_url=page_url, secrets_dir=secrets_dir, url=alertmanager_url
+            receiver.alertmanager,
+            name,
+            namespace=namespace,
+            clock=clock,
+            page_url=page_url,
+            secrets_dir=secrets_dir,
+            url=alertmanager_url,
         )
     return LogChannel(name)
 
