@@ -43,6 +43,7 @@ _OUTAGE = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.REQUEST_TIMED_OUT,
 }
+_FORBIDDEN = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}
 _LATEST, _EARLIEST = -1, -2  # Kafka's own signs for "the time of the end" and "of the beginning"
 
 
@@ -249,7 +250,7 @@ class KafkaConsumer:
     def _trouble(self, error: KafkaError) -> None:
         if error.code() == KafkaError.FENCED_INSTANCE_ID or (_is_fatal(error) and "fenced" in error.str()):
             raise FencedError(f"another process reads as this member of {self._group}: end one of them")
-        if _is_fatal(error) or error.code() in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}:
+        if _is_fatal(error) or error.code() in _FORBIDDEN:
             raise self._connection.failure(KafkaException(error), 0.0)
         log.warning("trouble while reading", group=self._group, error=error.str())
 
