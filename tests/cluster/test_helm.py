@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.conftest import READY_S, Installation
+from cluster.conftest import READY_S, Installation, remove
 from cluster.engine import NEXT, ROOT
 from cluster.helm import HERE, RELEASES
 from cluster.kubectl import Kubectl, until
@@ -83,6 +83,7 @@ def test_a_list_of_namespaces_is_served_and_no_other(installation: Installation,
     served, other = namespace, namespace.elsewhere(f"{namespace.namespace}-other")
     values = copy.deepcopy(installation.values)
     values["global"]["watchNamespaces"] = [served.namespace]
+    remove(other)
     other("create", "namespace", other.namespace)
     try:
         try:
@@ -102,7 +103,7 @@ def test_a_list_of_namespaces_is_served_and_no_other(installation: Installation,
             installation.helm.install(HERE, RELEASES[HERE], installation.values, READY_S)
         other.wait("metricstream/shop", until="condition=Accepted", timeout_s=START_S)
     finally:
-        other("delete", "namespace", other.namespace, "--timeout=60s", timeout_s=90)
+        remove(other)
 
 
 def test_uninstalling_strands_nothing(installation: Installation, namespace: Kubectl) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cluster.conftest import Installation
+from cluster.conftest import Installation, remove
 from cluster.kubectl import Kubectl, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_500)]
@@ -99,6 +99,7 @@ def test_killed_pods_change_no_anomaly(
     if installation.kind is None:
         pytest.skip("processes are killed on the node, which only kind lets us reach")
     stormy, calm = namespace, namespace.elsewhere(f"{namespace.namespace}-calm")
+    remove(calm)
     calm("create", "namespace", calm.namespace)
     try:
         start = time.strftime("%Y-%m-%dT%H:%M:00Z", time.gmtime(time.time() - 1_800 * 60))
@@ -115,4 +116,4 @@ def test_killed_pods_change_no_anomaly(
         assert _stored(installation, stormy.namespace) == expected
     finally:
         if not request.config.getoption("keep"):
-            calm("delete", "namespace", calm.namespace, "--timeout=60s", timeout_s=90)
+            remove(calm)
