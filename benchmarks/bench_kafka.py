@@ -99,9 +99,9 @@ def _ours(role: str, address: str, topic: str, count: int, *more: str) -> dict[s
     return _said([sys.executable, "-m", "benchmarks.kafka_workers", role, address, topic, str(count), *more])
 
 
-def _said(command: list[str]) -> dict[str, float]:
-    """What a worker prints at its end."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WORKER_TIMEOUT_S, check=False)
+def _said(command: list[str], folder: Path = ROOT) -> dict[str, float]:
+    """What a worker prints at its end, run in ``folder``."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=WORKER_TIMEOUT_S, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
@@ -122,7 +122,8 @@ def _peers(address: str, ours: float) -> Iterator[Result]:
             print(f"{words} is left out: {error}", file=sys.stderr)
             continue
         program = str(Path(__file__).parent / "kafka_peers.py")
-        speed = _speed(_said([str(python), program, peer, address, "flat", str(count)]))
+        with tempfile.TemporaryDirectory() as folder:  # some leave files where they run
+            speed = _speed(_said([str(python), program, peer, address, "flat", str(count)], Path(folder)))
         yield Result("kafka", f"JSON, 1 reading a message: {words}, z-score", speed, "readings/s/core", ours / speed)
 
 

@@ -7,7 +7,7 @@ a run that was interrupted goes on with the very batches it would have had.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -80,6 +80,7 @@ class SimulationSource:
         self._table = table
         self._clock = clock
         self._yielded = 0
+        self._cuts: list[int] = []
         try:
             self._player: _Player = (
                 _FleetPlayer(resource, start_ms)
@@ -109,6 +110,10 @@ class SimulationSource:
         ticks = self._player.ticks
         return self._yielded, None if ticks is None else self._player.readings_before(ticks)
 
+    def cut_at(self, positions: Sequence[str]) -> None:
+        """End a batch at exactly each of these ticks: a process killed at another speed cut differently."""
+        self._cuts = sorted(self._tick_of(position) for position in positions)
+
     def batches(self, position: str | None, stop: threading.Event) -> Iterator[Batch]:
         """Yield batches from tick ``position`` on until the end or until ``stop`` is set."""
         first = self._tick_of(position)
@@ -116,7 +121,7 @@ class SimulationSource:
         self._yielded = self._player.readings_before(first)
         begun, begun_at = self._clock.monotonic(), None
         while not stop.is_set() and (ticks is None or first < ticks):
-            last = self._player.cut(first)
+            last = min([self._player.cut(first), *(cut for cut in self._cuts if cut > first)])
             due_ms = self._player.time_of(last - 1)
             if begun_at is None:
                 begun_at = due_ms

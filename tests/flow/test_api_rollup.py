@@ -13,7 +13,7 @@ from tidewarden.frames import ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.store.embedded import EmbeddedStore
 from tidewarden.store.port import Query, WriteBatch
-from tidewarden.telemetry import Telemetry
+from tidewarden.telemetry import Telemetry, figures_of
 from tidewarden.topics import StreamTopics
 from tidewarden_services.api.context import ApiContext
 from tidewarden_services.api.parameters import RollupFilter
@@ -46,8 +46,8 @@ def test_at_every_closed_tick_the_tree_has_the_scores_that_the_service_published
         outputs = service.handle(Record("local.shop.scores", 0, step, "a", scores))
         store.write(WriteBatch("shop", scores=[scores], rollups=[output.value for output in outputs]))
     context = ApiContext(
-        store, MemoryBus(), {"shop": StreamTopics("local", "shop")}, telemetry.board, telemetry, [STREAM, DETECTOR],
-        ManualClock(), 0.0,
+        store, MemoryBus(), {"shop": StreamTopics("local", "shop")}, telemetry.board, telemetry,
+        lambda: figures_of(telemetry), [STREAM, DETECTOR], ManualClock(), 0.0,
     )  # fmt: skip
     rows = store.rollups(Query(limit=10_000)).to_pylist()
     assert len({row["timestamp"] for row in rows}) >= 5

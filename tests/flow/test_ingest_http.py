@@ -59,6 +59,7 @@ class House:
     table: SeriesTable
     readings: object
     rejected: object
+    telemetry: Telemetry
 
     def post(self, body: object, path: str = "/api/v1/readings", **headers: str) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -85,7 +86,8 @@ def shared() -> Iterator[House]:
     bus.create(topics.all())
     source = HttpSource(STREAM, STREAM.spec.sources[0], table, clock)
     states: list[bytes] = []
-    service = IngestService(STREAM, source, bus, topics, table, clock, Telemetry(), lambda: None, states.append)
+    telemetry = Telemetry()
+    service = IngestService(STREAM, source, bus, topics, table, clock, telemetry, lambda: None, states.append)
     app = FastAPI()
     app.include_router(source.router)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, ws="none"))
@@ -99,7 +101,7 @@ def shared() -> Iterator[House]:
     readings = bus.consumer([topics.name("readings")], "test-readings")
     rejected = bus.consumer([topics.name("rejected")], "test-rejected")
     yield House(
-        f"http://127.0.0.1:{port}", bus, topics, source, service, stop, thread, table, readings, rejected
+        f"http://127.0.0.1:{port}", bus, topics, source, service, stop, thread, table, readings, rejected, telemetry
     )  # fmt: skip
     stop.set()
     thread.join(10)
@@ -133,6 +135,19 @@ def test_one_reading_is_on_the_bus_before_the_answer(house: House) -> None:
     assert rows[0] == ("shop/eu/one/latency_ms", NOW, 12.5)
     assert rows[1][:2] == ("shop/eu/one/error_rate", NOW)
     assert math.isnan(rows[1][2])
+
+
+def test_the_last_push_is_on_the_board_although_nothing_follows(house: House) -> None:
+    """What came within the quarter of a second between two posts is told of later, and the lag goes on growing."""
+
+    def told() -> dict:
+        return house.telemetry.board.read()["sources"]["shop/push"]
+
+    for at in range(1, 4):
+        assert house.post(reading("last", at, m=1.0)).status_code == 200
+    wait_for(lambda: told()["accepted"] == house.service.stats()["accepted"])
+    lag_s = told()["lag_seconds"]
+    wait_for(lambda: told()["lag_seconds"] > lag_s)
 
 
 def test_every_shape_and_encoding_means_the_same(house: House) -> None:

@@ -156,7 +156,7 @@ def test_the_api_sees_every_pod_and_forgets_those_that_are_gone(roles: Roles) ->
     roles.start_all()
     board = PeerBoard(f"127.0.0.1:{one.metrics_port},127.0.0.1:{two.metrics_port}", SystemClock())
     stop = threading.Event()
-    thread = threading.Thread(target=board.run, args=(stop,))
+    thread = threading.Thread(target=board.run, args=(stop,), daemon=True)
     thread.start()
     try:
         roles.wait("both are seen", lambda: {peer.role for peer in board.peers()} == {"detect", "archive"}, 60)

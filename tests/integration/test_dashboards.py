@@ -10,13 +10,18 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 import yaml
 
 from servers.apiserver import bound_to_us
+from servers.elasticsearch import ElasticsearchServer
+from servers.kafka import KafkaServer
 from servers.operator import Kube, detector, new_namespace, policy, running_operator, simulation, stream, until
+from servers.roles import Webhook, settle, whole_stream
 from tidewarden_operator.plan.dashboards import PanelQuery, panel_queries
 from tidewarden_operator.plan.rules import all_groups
 
@@ -128,9 +133,10 @@ def operator_scraped(
         yield found
 
 
-def _config(target: str, labels: dict[str, str], rule_files: Sequence[str] = ()) -> str:
+def _config(target: str | list[str], labels: dict[str, str], rule_files: Sequence[str] = ()) -> str:
+    targets = [target] if isinstance(target, str) else target
     pace = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
-    job = {"job_name": "tidewarden", "static_configs": [{"targets": [target], "labels": labels}]}
+    job = {"job_name": "tidewarden", "static_configs": [{"targets": targets, "labels": labels}]}
     return json.dumps({"global": pace, "rule_files": list(rule_files), "scrape_configs": [job]})
 
 
@@ -189,3 +195,34 @@ def test_a_process_that_ends_is_told_of(scraped: Scraped, product: tuple[subproc
     assert alert["labels"]["severity"] == "critical"
     assert "here/up-0" in alert["annotations"]["summary"]
     assert alert["annotations"]["runbook_url"].endswith("/docs/runbooks/TidewardenServiceDown.md")
+
+
+@pytest.mark.kafka
+@pytest.mark.elasticsearch
+@pytest.mark.timeout(900)
+def test_panels_show_data_of_the_pods_on_real_servers(
+    prometheus_server: Callable[[str], Any],
+    kafka_server: KafkaServer,
+    elasticsearch_server: ElasticsearchServer,
+    tmp_path: Path,
+) -> None:
+    """Each role as a process of its own, on Kafka and Elasticsearch: no panel about the pipeline is empty."""
+    webhook = Webhook()
+    roles = whole_stream(
+        tmp_path / "all",
+        kafka=kafka_server.address, elasticsearch=elasticsearch_server.url, webhook=webhook.url, namespace="panels",
+    )  # fmt: skip
+    targets = [f"127.0.0.1:{one.metrics_port}" for one in roles.processes.values()]
+    found = Scraped(prometheus_server(_config(targets, {"namespace": "panels"})), time.time())
+    try:
+        roles.start_all()
+        settle(roles, PATIENCE_S)
+        # The silence of a source is told from its first delivery on, and the simulation's is over.
+        reading = {"tenant": "shop", "cluster": "own", "node": "n1", "timestamp": 1_767_571_200_000}
+        push = f"http://127.0.0.1:{roles.processes['ingest'].http_port}/api/v1/readings"
+        assert httpx.post(push, json={**reading, "metric": "m", "value": 4.5}, timeout=30).status_code == 200
+        roles.wait("all panels have data", lambda: not found.empty("pipeline"), 10)
+    finally:
+        print(found.empty("pipeline"))  # noqa: T201 - pytest shows it where the test failed
+        roles.close()
+        webhook.close()

@@ -25,12 +25,14 @@ from tidewarden.store.port import Query
 pytestmark = [pytest.mark.kafka, pytest.mark.elasticsearch, pytest.mark.slow, pytest.mark.timeout(1_200)]
 
 ROUNDS = 3  # so often each of the eight processes is killed, in an order drawn anew for each round
-# 800 points of a minute, and as long the client: kills, outages and restarts fall into the stream, not after it.
-STREAM_S = 150.0
+# 800 points of a minute in so many seconds of play: more than all kills take, and the play stands still whenever the
+# simulation is killed, and while it starts without Elasticsearch.
+STREAM_S = 110.0
 SPEED = 800 * 60 / STREAM_S
-PUSHED_TICKS = 500
-PAUSES_S = (0.5, 5.0)  # between kills: some hit a process that still works off its last death
-UP_S = 6.0  # so long a process that is to be killed may take to be up again; then it is killed while it starts
+PUSHED_TICKS = 400
+PUSH_EVERY_S = 0.25
+PAUSES_S = (0.3, 2.5)  # between kills: some hit a process that still works off its last death
+UP_S = 4.0  # so long a process that is to be killed may take to be up again; then it is killed while it starts
 OUTAGE_S = 30.0
 PLAYED_S = 400.0
 PAUSE = threading.Event()
@@ -66,6 +68,7 @@ class Outcome:
     told: dict[str, bytes]  # by Idempotency-Key
     counts: dict[str, int]  # of what is stored, by kind
     accepted: int  # readings that the push source took in
+    evaluation: object  # what the simulation left in its termination log
 
 
 def outcome(roles: Roles, webhook: Webhook) -> Outcome:
@@ -84,7 +87,8 @@ def outcome(roles: Roles, webhook: Webhook) -> Outcome:
     # A delivery that was answered just before a kill is made again: under the same key, with the same words.
     for key, bodies in webhook.bodies.items():
         assert len(set(bodies)) == 1, f"{key} was told in {len(set(bodies))} versions: {bodies}"
-    return Outcome(anomalies, alerts, {key: bodies[0] for key, bodies in webhook.bodies.items()}, counts, accepted)
+    told = {key: bodies[0] for key, bodies in webhook.bodies.items()}
+    return Outcome(anomalies, alerts, told, counts, accepted, roles.processes["simulate"].last_words)
 
 
 def played(roles: Roles) -> int:
@@ -94,9 +98,9 @@ def played(roles: Roles) -> int:
     return int(facts.get("played", 0))
 
 
-def push(roles: Roles, over_s: float) -> PushClient:
+def push(roles: Roles) -> PushClient:
     """A client that pushes to the stream's own source."""
-    return PushClient(f"http://127.0.0.1:{roles.processes['ingest'].http_port}", PUSHED_TICKS, over_s)
+    return PushClient(f"http://127.0.0.1:{roles.processes['ingest'].http_port}", PUSHED_TICKS, PUSH_EVERY_S)
 
 
 class Outage:
@@ -152,10 +156,11 @@ def test_more_than_twenty_kills_and_two_outages_change_nothing(
     addresses = {"kafka": kafka.address, "elasticsearch": elasticsearch.url}
     with closing(whole_stream(tmp_path / "one", webhook=calm_hook.url, namespace="one", **addresses)) as calm:
         calm.start_all()
-        with closing(push(calm, 0)) as client:
+        with closing(push(calm)) as client:
+            client.finish()
             calm.wait("all is pushed", lambda: not client.running, PLAYED_S)
-            assert not client.failure
-            settle(calm, PLAYED_S)
+        assert not client.failure
+        settle(calm, PLAYED_S)
         expected = outcome(calm, calm_hook)
     assert expected.accepted == PUSHED_TICKS * NODES
     assert expected.counts["readings"] == READINGS + PUSHED_TICKS * NODES
@@ -168,11 +173,12 @@ def test_more_than_twenty_kills_and_two_outages_change_nothing(
         stack.callback(roles.close)
         roles.start_all()
         roles.wait("the stream flows", lambda: played(roles) > 0, START_S)
-        client = stack.enter_context(closing(push(roles, STREAM_S)))
+        client = stack.enter_context(closing(push(roles)))
         kills = disturb(roles, [kafka, elasticsearch], random.Random(20261124))
         roles.wait("the simulation plays again", lambda: played(roles) > 0, START_S)
         assert played(roles) < READINGS, f"the simulation ended before the last kill: {kills}"
         assert client.running, f"the client ended before the last kill ({client.failure}): {kills}"
+        client.finish()
         roles.wait("all is pushed", lambda: not client.running, PLAYED_S)
         assert not client.failure
         settle(roles, PLAYED_S)
@@ -185,3 +191,4 @@ def test_more_than_twenty_kills_and_two_outages_change_nothing(
     assert found.anomalies == expected.anomalies
     assert found.alerts == expected.alerts
     assert found.told == expected.told
+    assert found.evaluation == expected.evaluation

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 
 import httpx
 
@@ -15,6 +14,7 @@ LEARNED = 120  # ticks before the first spike
 SPIKE_EVERY, SPIKE_TICKS = 37, 4
 TIMEOUT_S = 8.0  # shorter than an outage, so that what is sent again is still on its way from the first time
 AGAIN_S = 0.3
+LAST = 20  # ticks that are kept back until the end is asked for
 
 
 def readings(ticks: int) -> list[list[dict[str, object]]]:
@@ -40,16 +40,17 @@ class PushClient:
     Args:
         url: of the push source; it may be away.
         ticks: how many.
-        over_s: paced over so many seconds; 0: as fast as answers come.
+        pause_s: between an answer and the next request, until `finish` is called; the last ticks wait for that.
     """
 
-    def __init__(self, url: str, ticks: int, over_s: float) -> None:
+    def __init__(self, url: str, ticks: int, pause_s: float) -> None:
         self.sent = 0
         self.repeated = 0
         self.failure = ""
         self._url = f"{url}/api/v1/readings"
         self._rows = readings(ticks)
-        self._pause_s = over_s / ticks
+        self._pause_s = pause_s
+        self._finish = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -59,16 +60,21 @@ class PushClient:
         """Whether there is something left to send."""
         return self._thread.is_alive()
 
+    def finish(self) -> None:
+        """Send the rest as fast as answers come."""
+        self._finish.set()
+
     def close(self) -> None:
         """Give up."""
         self._stop.set()
+        self._finish.set()
         self._thread.join(2 * TIMEOUT_S)
 
     def _run(self) -> None:
-        begun = time.monotonic()
         with httpx.Client(timeout=TIMEOUT_S) as client:
             for number, row in enumerate(self._rows):
-                if self._stop.wait(max(0.0, begun + number * self._pause_s - time.monotonic())):
+                self._finish.wait(self._pause_s if number < len(self._rows) - LAST else None)
+                if self._stop.is_set():
                     return
                 while not self._taken(client, row):
                     self.repeated += 1

@@ -35,7 +35,7 @@ def families(n_series: int = 40, n: int = 2000) -> dict[str, np.ndarray]:
 
 
 def calibrated(kind: str, values: np.ndarray) -> np.ndarray:
-    """-log10 p of ``values`` (n, n_series) by a model and its calibrator."""
+    """-log10 p of ``values`` (n, n_series) by a model and, where it needs one, its calibrator."""
     n, n_series = values.shape
     series = np.tile(np.arange(n_series, dtype=np.int32), n)
     timestamp = np.repeat(np.arange(n, dtype=np.int64) * MINUTE_MS, n_series)
@@ -44,6 +44,8 @@ def calibrated(kind: str, values: np.ndarray) -> np.ndarray:
     model.resize(n_series)
     out = Judgement.blank(n * n_series)
     model.observe(series, timestamp, values.ravel(), learn, out)
+    if model.calibrated:
+        return np.nan_to_num(out.surprise).reshape(n, n_series)
     calibrator = Calibrator()
     calibrator.resize(n_series)
     return calibrator.observe(series, out.surprise, learn).reshape(n, n_series)

@@ -7,7 +7,7 @@ import pytest
 
 from tidewarden.models.auto import Auto
 from tidewarden.models.contract import Judgement
-from tidewarden.models.density import FEATURES, projections
+from tidewarden.models.density import FEATURES, Density, projections
 from tidewarden.models.histograms import BINS, age, extend, place
 from tidewarden.scoring.calibration import Calibrator
 
@@ -25,6 +25,27 @@ def scores(values: np.ndarray, seed: int = 0) -> np.ndarray:
     series, learn = np.zeros(n, np.int32), np.isfinite(values)
     model.observe(series, np.arange(n, dtype=np.int64) * MINUTE_MS, values, learn, out)
     return calibrator.observe(series, out.surprise, learn) / 6
+
+
+def test_density_alone_is_calibrated_to_the_same_p_values():
+    """To the last bit: its own tail says what a calibrator fed with its surprise says, late readings included."""
+    rng = np.random.default_rng(4)
+    n = 3_000
+    values = 100 + 5 * rng.normal(size=n)
+    values[rng.random(n) < 0.01] += 100
+    series, at = np.zeros(n, np.int32), np.arange(n, dtype=np.int64) * MINUTE_MS
+    learn = rng.random(n) > 0.05
+    said = []
+    for alone in (False, True):
+        model, out = Density(120, (DAY_MS,), MINUTE_MS, 0, 2, alone=alone), Judgement.blank(n)
+        model.resize(1)
+        model.observe(series, at, values, learn, out)
+        said.append(out.surprise)
+    calibrator = Calibrator()
+    calibrator.resize(1)
+    expected = calibrator.observe(series, said[0], learn)
+    assert expected.max() > 3
+    assert expected.tobytes() == np.nan_to_num(said[1]).tobytes()
 
 
 @pytest.mark.parametrize("v", [-40.0, -6.01, 6.0, 17.3, 400.0])

@@ -61,6 +61,19 @@ def test_from_any_position_exactly_the_batches_follow_that_would_have_followed(o
         same(play(resource, whole[cut].position), whole[cut + 1 :])
 
 
+@pytest.mark.parametrize("speed", [0, 600])
+def test_batches_end_where_those_of_a_killed_process_ended(speed: float) -> None:
+    """Whatever the speed is now, ingest finds the positions that the topics hold, and the readings are the same."""
+    told = source(fleet(points=200, speed=speed))
+    told.cut_at(["150", "7", "3"])
+    batches = list(told.batches("3", threading.Event()))
+    assert {"7", "150", "200"} <= {batch.position for batch in batches}
+    whole = play(fleet(points=200, speed=speed), "3")
+    for column in ("series", "timestamp", "value", "label"):
+        left, right = (np.concatenate([getattr(one.frame, column) for one in some]) for some in (batches, whole))
+        np.testing.assert_array_equal(left, right)
+
+
 def test_frames_are_in_time_order_and_hold_whole_ticks() -> None:
     batches = play(fleet(points=300, speed=0))
     times = np.concatenate([batch.frame.timestamp for batch in batches])

@@ -61,7 +61,7 @@ SCALES = 15  # one scale per feature follows
 STAT = SCALES + FEATURES
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _features(st: FloatArray, season: FloatArray, season_ms: TimeArray, t: int, x: float, out: FloatArray) -> float:
     """Features of value ``x`` at ``t`` (-1: time unknown), unscaled, and the seasonal offset."""
     z = (x - st[CENTER]) / st[SCALE]
@@ -94,7 +94,7 @@ def _features(st: FloatArray, season: FloatArray, season_ms: TimeArray, t: int, 
     return offset
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _surprise(
     st: FloatArray,
     hist: FloatArray,
@@ -104,8 +104,25 @@ def _surprise(
     f: FloatArray,
     bins: TimeArray,
     at: FloatArray,
+    far: FloatArray,
 ) -> float:
-    """Weighted mean of -log density over all histograms; leaves bins in ``bins`` and places in ``at``."""
+    """Weighted mean of -log density over all histograms; leaves bins in ``bins``, places in ``at``; ``far`` is scratch.
+
+    One loop for each kind of work, plain arithmetic apart from looking up: twice as fast as one loop for all.
+    """
+    for h in range(FEATURES):
+        at[h] = f[h]
+    for h in range(FEATURES, len(hist)):
+        v = weights[h, 0] * f[picks[h, 0]]
+        at[h] = v + (weights[h, 1] * f[picks[h, 1]] + weights[h, 2] * f[picks[h, 2]])
+    for h in range(len(hist)):
+        v = at[h]
+        b = (v - edge[h, 0]) / edge[h, 1]
+        bins[h] = int(b) if 0.0 <= b < BINS else -1
+        # Where nothing was ever seen, density falls with the fourth power of the distance: an empty
+        # bin next door is one thing, one ten deviations away another.
+        u = (v - edge[h, 2]) / (TAIL_DEVIATIONS * edge[h, 3])
+        far[h] = 1.0 + min(u * u * u * u, 1e30)
     mass = st[MASS] + BINS * PSEUDO
     own = 0.0
     total = 0.0
@@ -113,38 +130,31 @@ def _surprise(
     above = 1.0
     below = 1.0
     for h in range(len(hist)):
-        v = weights[h, 0] * f[picks[h, 0]]
-        if h >= FEATURES:
-            v += weights[h, 1] * f[picks[h, 1]] + weights[h, 2] * f[picks[h, 2]]
-        b, doublings = place(edge[h], v)
-        bins[h] = b
-        at[h] = v
-        # Where nothing was ever seen, density falls with the fourth power of the distance: an empty
-        # bin next door is one thing, one ten deviations away another.
-        u = (v - edge[h, 2]) / (TAIL_DEVIATIONS * edge[h, 3])
-        far = 1.0 + min(u * u * u * u, 1e30)
+        b = bins[h]
         c = 0.0
-        if b >= 0:
-            # A triangle over three bins, or chance decides by the side of an edge.
-            c = 0.5 * hist[h, b]
-            c += 0.25 * (hist[h, b - 1] if b > 0 else 0.0)
-            c += 0.25 * (hist[h, b + 1] if b < BINS - 1 else 0.0)
+        # A triangle over three bins, or chance decides by the side of an edge.
+        if 0 < b < BINS - 1:
+            c = 0.5 * hist[h, b] + 0.25 * hist[h, b - 1] + 0.25 * hist[h, b + 1]
+        elif b == 0:
+            c = 0.5 * hist[h, 0] + 0.25 * hist[h, 1]
+        elif b > 0:
+            c = 0.5 * hist[h, b] + 0.25 * hist[h, b - 1]
         else:
-            total += LN_2 * doublings
-        above *= c * far + PSEUDO
-        below *= mass * edge[h, 1] * far
-        if below > 1e200 or below < 1e-200 or above > 1e200 or above < 1e-200 or h == FEATURES - 1:
+            total += LN_2 * place(edge[h], at[h])[1]
+        above *= c * far[h] + PSEUDO
+        below *= mass * edge[h, 1] * far[h]
+        if h == FEATURES - 1 or not (1e-200 < below < 1e200 and 1e-200 < above < 1e200):
             total += math.log(below / above)
             above = 1.0
             below = 1.0
-        if h == FEATURES - 1:
-            own = total
-            total = 0.0
+            if h == FEATURES - 1:
+                own = total
+                total = 0.0
     mixed = total + math.log(below / above)
     return (own + MIXED_WEIGHT * mixed) / (FEATURES + MIXED_WEIGHT * (len(hist) - FEATURES))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _lasting(st: FloatArray, edge: FloatArray, f: FloatArray) -> float:
     """Nats for a deviation that is small but lasts: the trailing mean of the residual, by its own long-run spread."""
     gap = f[TRAILING] - edge[TRAILING, 2]
@@ -156,7 +166,7 @@ def _lasting(st: FloatArray, edge: FloatArray, f: FloatArray) -> float:
     return float(LASTING_WEIGHT * min(beyond, LASTING_MOST) * min(max(residual, 0.0), 1.0))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _weight(run: float) -> float:
     """What the ``run``-th surprising reading in a row weighs; ordinary ones (0) weigh 1."""
     if run <= 0.0:
@@ -164,7 +174,7 @@ def _weight(run: float) -> float:
     return min(max((run - PATIENCE) / ACCEPTANCE, OUTLIER_WEIGHT), 1.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _learn(
     st: FloatArray,
     season: FloatArray,
@@ -197,14 +207,14 @@ def _learn(
         st[NEGATIVE] = 1.0
     for h in range(len(hist)):
         b = bins[h]
-        v = at[h]
         if b < 0:
-            extend(hist[h], edge[h], v)
-            b, _ = place(edge[h], v)
+            extend(hist[h], edge[h], at[h])
+            b, _ = place(edge[h], at[h])
         if b >= 0:
             hist[h, b] += weight
+    for h in range(len(hist)):
         deviation = edge[h, 3]
-        gap = min(max(v - edge[h, 2], -4.0 * deviation), 4.0 * deviation)
+        gap = min(max(at[h] - edge[h, 2], -4.0 * deviation), 4.0 * deviation)
         edge[h, 2] += DEVIATION_GAIN * gap
         edge[h, 3] = max(deviation + DEVIATION_GAIN * (abs(gap) - deviation), 0.02)
     st[MASS] += weight
@@ -237,7 +247,7 @@ def _learn(
     st[LEVEL] += share * (z - st[LEVEL]) * 0.02
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _fit(
     st: FloatArray,
     season: FloatArray,
@@ -279,6 +289,7 @@ def _fit(
         st[WIDTH] = 1.0
         bins = np.empty(len(hist), np.int64)
         at = np.empty(len(hist))
+        far = np.empty(len(hist))
         for i in range(n):
             offset = _features(st, season, season_ms, -1, buffer[i], f)
             z = f[0]
@@ -294,7 +305,7 @@ def _fit(
             else:
                 for j in range(FEATURES):
                     f[j] /= st[SCALES + j]
-                _surprise(st, hist, edge, picks, weights, f, bins, at)
+                _surprise(st, hist, edge, picks, weights, f, bins, at, far)
                 _learn(st, season, season_ms, hist, edge, f, bins, at, -1, z, offset, season_gain, 1.0)
         if phase == 0:
             for j in range(FEATURES):
@@ -307,7 +318,7 @@ def _fit(
                 edge[h, 3] = 1.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _observe(
     series: IntArray,
     timestamp: TimeArray,
@@ -332,6 +343,7 @@ def _observe(
     f = np.empty(FEATURES)
     bins = np.empty(hists.shape[1], np.int64)
     at = np.empty(hists.shape[1])
+    far = np.empty(hists.shape[1])
     n_fit = buffers.shape[1]
     for i in range(len(series)):
         x = value[i]
@@ -352,7 +364,7 @@ def _observe(
         z = f[0]
         for j in range(FEATURES):
             f[j] /= st[SCALES + j]
-        here = _surprise(st, hists[s], edges[s], picks, weights, f, bins, at)
+        here = _surprise(st, hists[s], edges[s], picks, weights, f, bins, at, far)
         here += _lasting(st, edges[s], f)
         rare = tail_log10_p(tails[s], here)
         surprise[i] = rare if as_log10_p else here

@@ -146,7 +146,7 @@ def _judged(own: Any, x: float, learn: bool) -> float:
         own.repeats += 1.0
         if learn:
             own.learned += 1.0
-        return _rarity(own)
+        return float(_rarity(own))
     if own.repeats > 0.0:
         _end_run(own)
     if learn and not math.isnan(own.last):

@@ -51,12 +51,14 @@ def run(
       tidewarden run api --resources shop.yaml --settings settings.yaml --log-format text
     """
     from tidewarden.telemetry import RecentErrors, configure_logging
+    from tidewarden_cli.run.memory import keep_freed_memory
 
     if log_level not in ("debug", "info", "warning", "error"):
         raise typer.BadParameter(f"--log-level {log_level}: choose debug, info, warning or error")
     if log_format not in ("text", "json"):
         raise typer.BadParameter(f"--log-format {log_format}: choose text or json")
     configure_logging(log_level, "json" if log_format == "json" else "text")
+    keep_freed_memory()
     errors = RecentErrors()
     logging.getLogger().addHandler(errors)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import msgspec
 import numpy as np
@@ -41,6 +41,8 @@ from tidewarden_services.ingest.validate import Verdict
 
 if TYPE_CHECKING:
     from tidewarden_services.ingest.sources.remote_write import RemoteWriteDecoder
+
+Say = Callable[[Literal["running", "waiting"], str], None]
 
 BATCH_READINGS = 10_000
 LISTEN_S = 0.1  # how soon a stop is seen
@@ -111,6 +113,7 @@ class HttpSource:
         self._inbox = Inbox()
         self._open: list[Push] = []
         self._yielded = 0
+        self._say: Say = lambda state, message: None  # noqa: ARG005
         self.router = self._routes()
 
     # --- the source ------------------------------------------------------------------------------
@@ -124,12 +127,18 @@ class HttpSource:
                 if pushes:
                     self._open = pushes
                     yield _merged(pushes)
+                else:  # what came last is told of although nothing follows it, and the lag grows
+                    self._say("running", "")
         finally:
             left, self._open = self._open, []
             for push in left:
                 push.fail("the source is stopping")
             self._inbox.done()
             self._inbox.close("the source is stopping")
+
+    def report_to(self, say: Say) -> None:
+        """Whom to tell that nothing comes."""
+        self._say = say
 
     def progress(self) -> tuple[int, int | None]:
         """Readings taken in so far; there is no end to them."""
