@@ -23,6 +23,7 @@ metadata: {name: shop}
 spec:
   tenants: [shop]
   interval: 1m
+  deletionPolicy: Delete   # so the operator holds on to it, until its topics are gone
   sources: [{name: push, http: {}}]
 ---
 apiVersion: tidewarden.dev/v1alpha1
@@ -110,7 +111,7 @@ def test_uninstalling_strands_nothing(installation: Installation, namespace: Kub
     """`helm uninstall` under running resources: nothing waits for an operator that is gone; their pods go with them."""
     namespace.apply(RESOURCES)
     namespace.wait("metricstream/shop", "alertpolicy/oncall", until="condition=Ready", timeout_s=START_S)
-    assert namespace.get("metricstream", "shop")["metadata"]["finalizers"]
+    assert namespace.get("metricstream", "shop")["metadata"]["finalizers"] == ["tidewarden.dev/cleanup"]
     try:
         installation.helm("uninstall", HERE, "--wait", f"--timeout={READY_S:.0f}s", timeout_s=READY_S)
         assert not namespace.get("metricstream", "shop")["metadata"].get("finalizers")
