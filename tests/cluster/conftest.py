@@ -3,6 +3,10 @@
 ``make cluster-test`` runs them: on a kind cluster that it makes and deletes, or, with ``ARGS="--cluster current"``, on
 the one that kubectl speaks to. ``--keep`` leaves everything as it is, and the next run finds it. Where something fails,
 everything that a person would look at is printed.
+
+What makes the cluster has its own bounds (`engine`), so the tests' timeouts are for the tests alone: four times what
+they took on two cores that other processes used, too. They are for a hang; what is merely slow is said by the condition
+that did not come about.
 """
 
 from __future__ import annotations

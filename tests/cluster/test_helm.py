@@ -12,7 +12,7 @@ from cluster.engine import NEXT, ROOT
 from cluster.helm import HERE, RELEASES
 from cluster.kubectl import Kubectl, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_200, func_only=True)]
 
 START_S = 240.0  # 60 s measured on two cores that others used, too
 OURS = ("-l", "app.kubernetes.io/managed-by=tidewarden-operator")

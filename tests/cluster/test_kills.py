@@ -13,7 +13,7 @@ import pytest
 from cluster.conftest import Installation, remove
 from cluster.kubectl import Kubectl, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_500, func_only=True)]
 
 START_S = 240.0
 PLAY_S = 600.0  # the time below, once more for restarts, and three times that
