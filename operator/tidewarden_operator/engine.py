@@ -143,6 +143,9 @@ class Engine:
                 self._enqueue(owner)
             return
         self._enqueue(Key(body["kind"], namespace, metadata["name"]))
+        if body["kind"] == "MetricSimulation" and _phase(before) != _phase(now):
+            # The stream counts what it has played, which its pod no longer says when it has ended.
+            self._enqueue(Key("MetricStream", namespace, body["spec"]["stream"]))
         if _spec(before) == _spec(now):
             return
         # Others of the namespace may refer to it, and the API shows it.
@@ -208,6 +211,10 @@ class Engine:
                     act()
 
         return run
+
+
+def _phase(body: Manifest | None) -> object:
+    return ((body or {}).get("status") or {}).get("phase")
 
 
 def _spec(body: Manifest | None) -> object:

@@ -13,7 +13,7 @@ from cluster.engine import ROOT
 from cluster.helm import HERE
 from cluster.kubectl import Kubectl, condition, fetch, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_500, func_only=True)]
 
 SAMPLES = ROOT / "manifests" / "samples" / "cluster"
 KINDS = "metricstreams,metricsimulations,anomalydetectors,alertpolicies"

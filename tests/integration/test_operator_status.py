@@ -43,7 +43,7 @@ def test_the_status_tells_what_the_pods_say(kube: Kube, namespace: str, pods_say
 
 
 def test_a_finished_simulation_tells_its_evaluation(kube: Kube, namespace: str, tmp_path: Path) -> None:
-    """What the process left at its end is in the status, and stays when its pod is gone."""
+    """What the process left at its end is in the status, and stays when its pod is gone; its stream counts it."""
     with running_operator(kube.server, tmp_path, namespaces=[namespace]):
         kube.apply(namespace, stream("shop"), detector("auto", "shop"), simulation("r", "shop", evaluate=["auto"]))
         job = until("its Job is there", lambda: kube.all("jobs", namespace))[0]
@@ -78,6 +78,8 @@ def test_a_finished_simulation_tells_its_evaluation(kube: Kube, namespace: str, 
         until("the evaluation is there", evaluation)
         assert (evaluation()[0]["recall"], evaluation()[0]["delay"]) == (0.8, "1m30s")
         assert kube.get("msim", namespace, "r")["status"]["phase"] == "Completed"
+        counted = lambda: kube.get("mstream", namespace, "shop")["status"].get("readings")  # noqa: E731 - asked again
+        until("its stream counts what it played", lambda: counted() == 10)
         kube.run("delete", "pod", f"{name}-x", "-n", namespace, "--grace-period=0", "--force")
         kube.run("annotate", "msim", "r", "-n", namespace, "note=x")
         until("it is seen again", lambda: not kube.all("pods", namespace))
