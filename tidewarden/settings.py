@@ -7,7 +7,7 @@ is secret is not here: `secret_dir` names a folder with one file a key, as Kuber
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
@@ -16,6 +16,9 @@ from tidewarden.resources.base import Model
 
 METRICS_PORT = 9464  # the port that OpenTelemetry's Prometheus exporter made customary
 HTTP_PORT = 8000
+
+
+_M = TypeVar("_M", bound=Model)
 
 
 class SettingsError(ValueError):
@@ -75,6 +78,11 @@ class Settings(Model):
 
 def load_settings(path: Path) -> Settings:
     """The settings of a YAML file; `SettingsError` names file, field, value and remedy."""
+    return read_settings(path, Settings, "kafka: {bootstrapServers: host:9092}")
+
+
+def read_settings(path: Path, model: type[_M], at_least: str) -> _M:
+    """A YAML file as ``model``; ``at_least`` is what a file without anything is told to write."""
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -82,9 +90,9 @@ def load_settings(path: Path) -> Settings:
     except yaml.YAMLError as error:
         raise SettingsError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
-        raise SettingsError(f"{path} is no mapping: write kafka: {{bootstrapServers: host:9092}} at least")
+        raise SettingsError(f"{path} is no mapping: write {at_least} at least")
     try:
-        return Settings.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])

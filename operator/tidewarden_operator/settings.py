@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from tidewarden.resources.base import Model, Name, SecretRef
-from tidewarden.settings import METRICS_PORT, ElasticsearchSettings, KafkaSettings, SettingsError
+from tidewarden.settings import METRICS_PORT, ElasticsearchSettings, KafkaSettings, read_settings
 
 Role = Literal["ingest", "simulate", "detect", "rollup", "alert", "archive", "api"]
 ROLES: tuple[Role, ...] = ("ingest", "simulate", "detect", "rollup", "alert", "archive", "api")
@@ -110,17 +109,4 @@ def load_operator_settings(path: Path) -> OperatorSettings:
     Raises:
         SettingsError: with file, field, value and remedy.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}: give --settings a file that can be read") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise SettingsError(f"{path} is no mapping: write image and kafka: {{bootstrapServers: host:9092}} at least")
-    try:
-        return OperatorSettings.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"{path}: {field}: {first['msg']} (it is {first['input']!r})") from error
+    return read_settings(path, OperatorSettings, "image and kafka: {bootstrapServers: host:9092}")

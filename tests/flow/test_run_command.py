@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from servers.roles import RESOURCES, RoleProcess, Roles, free_ports
+from servers.processes import free_ports
+from servers.roles import RESOURCES, RoleProcess, Roles
 from tidewarden.clock import SystemClock
 from tidewarden.status import Figures
 from tidewarden_cli.run.process import TERMINATION_BYTES, write_last_words

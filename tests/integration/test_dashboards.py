@@ -17,10 +17,10 @@ import httpx
 import pytest
 import yaml
 
-from servers.apiserver import bound_to_us
 from servers.elasticsearch import ElasticsearchServer
 from servers.kafka import KafkaServer
 from servers.operator import Kube, detector, new_namespace, policy, running_operator, simulation, stream, until
+from servers.processes import bound_to_us
 from servers.roles import Webhook, settle, whole_stream
 from tidewarden_operator.plan.dashboards import PanelQuery, panel_queries
 from tidewarden_operator.plan.rules import all_groups

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -21,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
+from servers.processes import bound_to_us, free_ports
 
 START_TIMEOUT_S = 90  # 6 s on an idle machine, 40 s seen on one with eight other test runs
 TOKEN = "tests-only"  # loopback, random port, gone with the test
@@ -42,7 +43,7 @@ class ApiServer:
         self._home = home
         self._controllers = tuple(controllers)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._etcd_port, self._peer_port, self._port = _free_ports(3)
+        self._etcd_port, self._peer_port, self._port = free_ports(3)
         self.url = f"https://127.0.0.1:{self._port}"
         self.kubeconfig = home / "kubeconfig"
         self._certificate = home / "certificates" / "apiserver.crt"
@@ -235,16 +236,3 @@ def _running(server: ApiServer) -> Iterator[ApiServer]:
 def _program(name: str) -> str | None:
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     return (shutil.which(name, path=assets) if assets else None) or shutil.which(name)
-
-
-def bound_to_us() -> list[str]:
-    """What ends a server together with the thread that starts it, even if this process is killed."""
-    return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

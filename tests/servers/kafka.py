@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pytest
+
+from servers.processes import bound_to_us, free_ports
 
 KAFKA_VERSION = "4.3.1"
 KAFKA_JARS = (f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4")
@@ -49,11 +50,11 @@ class KafkaServer:
         settings: Mapping[str, object] | None = None,
         scram: str | None = None,
     ) -> None:
-        self._java = [*_bound_to_us(), "java", *JVM, f"-Dlog4j2.configurationFile={home / 'log4j2.properties'}"]
+        self._java = [*bound_to_us(), "java", *JVM, f"-Dlog4j2.configurationFile={home / 'log4j2.properties'}"]
         self._java += ["-cp", str(jars / "*")]
         self._home = home
         self._process: subprocess.Popen[bytes] | None = None
-        controller, *ports = _free_ports(2 + len(listeners))
+        controller, *ports = free_ports(2 + len(listeners))
         protocols = dict(zip(("PLAINTEXT", *listeners), ports, strict=True))
         self.addresses = {protocol: f"127.0.0.1:{port}" for protocol, port in protocols.items()}
         self.address = self.addresses["PLAINTEXT"]
@@ -171,21 +172,6 @@ def _fetch(folder: Path) -> None:
         pytest.skip(f"Kafka's jars could not be fetched within {FETCH_TIMEOUT_S} s")
     except subprocess.CalledProcessError as error:
         pytest.skip(f"Kafka's jars could not be fetched: {error.stdout.strip()[-300:]}")
-
-
-def _bound_to_us() -> list[str]:
-    """What ends a server together with the thread that starts it, even if this process is killed."""
-    return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def _settings(addresses: Mapping[str, str], controller: int, data: Path) -> dict[str, object]:

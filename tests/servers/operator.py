@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
-from servers.apiserver import ApiServer, bound_to_us
+from servers.apiserver import ApiServer
+from servers.processes import bound_to_us
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60.0  # for what takes a second on an idle machine

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from servers.kafka import _bound_to_us, _free_ports
+from servers.processes import bound_to_us, free_ports
 
 START_TIMEOUT_S = 30  # 0.1 s on an idle machine
 
@@ -29,9 +29,9 @@ class Program:
     """
 
     def __init__(self, command: Callable[[int], list[str]], ready: str, home: Path) -> None:
-        [port] = _free_ports(1)
+        [port] = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
-        self._command = [*_bound_to_us(), *command(port)]
+        self._command = [*bound_to_us(), *command(port)]
         self._ready = ready
         self._log = home / "server.log"
         self._process: subprocess.Popen[bytes] | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,8 @@ from typing import Any
 
 import httpx
 import yaml
+
+from servers.processes import free_ports
 
 PAUSE = threading.Event()  # never set: its wait is a pause between two looks
 START_S = 120.0  # seven interpreters at once on two cores
@@ -169,15 +170,6 @@ class Roles:
         for one in self.processes.values():
             if one.running:
                 one.kill()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody has now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def settle(roles: Roles, played_s: float, through_s: float = 120.0) -> None:
