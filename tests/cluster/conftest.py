@@ -40,8 +40,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
-    """Only on demand: pytest knows --cluster when this folder was named, not when all tests are collected."""
-    return None if config.getoption("cluster", None) else True
+    """Only on demand: where this folder, or something in it, is named on the command line."""
+    begun_in, here = config.invocation_params.dir, Path(__file__).parent
+    named = any((begun_in / arg.partition("::")[0]).resolve().is_relative_to(here) for arg in config.args)
+    return None if named else True
 
 
 @dataclass
