@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from tidewarden.bus.memory import MemoryBus
 from tidewarden.bus.port import TopicPartition
@@ -34,9 +35,24 @@ def test_waiting_for_a_server_is_no_fault_however_long() -> None:
     pulses = Pulses(clock, stuck_after_s=60)
     server = Server(clock, 3_600)
     server.pulses = pulses
+    pulses.mine()
     assert watched(server, "the server", pulses).ask() == 7
     assert server.seen == [[]]
     assert pulses.stuck() == []
+
+
+def test_a_worker_that_rests_after_a_request_is_not_stuck() -> None:
+    """A thread of a pool calls a server and waits for the next request, for hours: the process stays alive."""
+    clock = ManualClock()
+    pulses = Pulses(clock, stuck_after_s=60)
+    pulses.mine()
+    server = Server(clock, 1)
+    server.pulses = pulses
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(watched(server, "the server", pulses).ask).result(5) == 7
+        clock.advance(7_200)
+        pulses.mine().beat(clock.monotonic())
+        assert pulses.stuck() == []
 
 
 def test_a_thread_that_does_not_come_round_is_named() -> None:
