@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tidewarden.bus.memory import MemoryBus
 from tidewarden.bus.port import TopicPartition
-from tidewarden.clock import ManualClock
+from tidewarden.clock import ManualClock, SystemClock
 from tidewarden.frames import SeriesTable
 from tidewarden.topics import Topic
 from tidewarden_cli.run.pulse import Pulses, WatchedBus, watched
+from tidewarden_services.api.peers import PeerBoard
 
 
 class Server:
@@ -66,6 +67,20 @@ def test_a_thread_that_does_not_come_round_is_named() -> None:
     assert pulses.stuck() == [f"{threading.current_thread().name} has not come round for 71 s"]
     pulses.mine().beat(clock.monotonic())
     assert pulses.stuck() == []
+
+
+def test_who_asks_the_peers_says_each_round_that_it_lives() -> None:
+    """Its thread calls nothing that is watched: without its word the API would be ended after three minutes."""
+    rounds, stop = threading.Semaphore(0), threading.Event()
+    board = PeerBoard("127.0.0.1:9", SystemClock(), rounds.release)
+    thread = threading.Thread(target=board.run, args=(stop,))
+    thread.start()
+    try:
+        assert rounds.acquire(timeout=30)
+        assert rounds.acquire(timeout=30)
+    finally:
+        stop.set()
+        thread.join(30)
 
 
 def test_a_thread_that_has_ended_is_not_missed() -> None:
