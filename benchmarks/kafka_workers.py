@@ -24,7 +24,7 @@ from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
 from tidewarden.sources import Batch
 from tidewarden.telemetry import Telemetry
-from tidewarden_cli.run.memory import keep_freed_memory
+from tidewarden_cli.run.memory import keep_freed_memory, look_seldom_for_cycles
 from tidewarden_services.detect.service import DetectService
 from tidewarden_services.ingest.service import IngestService
 from tidewarden_services.ingest.sources.kafka import KafkaSource
@@ -173,7 +173,8 @@ def ingested(address: str, topic: str, watch: Watch, a_message: int) -> None:
 def main() -> None:
     role, address, topic, number = sys.argv[1:5]
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    keep_freed_memory()  # as every pod does
+    keep_freed_memory()  # both as every pod does
+    look_seldom_for_cycles()
     count = int(number)
     watch = Watch(count)
     model = sys.argv[5] if len(sys.argv) > 5 else "density"

@@ -11,7 +11,7 @@ import pytest
 from tidewarden.store.elasticsearch.names import KINDS, StreamNames
 from tidewarden.store.elasticsearch.templates import PROPERTIES
 from tidewarden.telemetry import Telemetry
-from tidewarden_cli.reference import exposed_name, metrics_of
+from tidewarden_cli.reference.metrics import exposed_name, metrics_of
 from tidewarden_operator.metrics import OperatorMetrics
 from tidewarden_operator.plan import kibana, observability
 from tidewarden_operator.plan.dashboards import DASHBOARDS, panel_queries

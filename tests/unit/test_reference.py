@@ -16,7 +16,8 @@ from tidewarden.resources.schema import walk
 from tidewarden.resources.status import STATUSES
 from tidewarden.telemetry import Telemetry
 from tidewarden_cli.main import COMMANDS
-from tidewarden_cli.reference import FOLDER, PAGES, generate, main, metrics_of, stale
+from tidewarden_cli.reference import FOLDER, PAGES, generate, main, stale
+from tidewarden_cli.reference.metrics import metrics_of
 from tidewarden_operator.metrics import OperatorMetrics
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -51,7 +51,7 @@ def run(
       tidewarden run api --resources shop.yaml --settings settings.yaml --log-format text
     """
     from tidewarden.telemetry import RecentErrors, configure_logging
-    from tidewarden_cli.run.memory import keep_freed_memory
+    from tidewarden_cli.run.memory import keep_freed_memory, look_seldom_for_cycles
 
     if log_level not in ("debug", "info", "warning", "error"):
         raise typer.BadParameter(f"--log-level {log_level}: choose debug, info, warning or error")
@@ -59,6 +59,7 @@ def run(
         raise typer.BadParameter(f"--log-format {log_format}: choose text or json")
     configure_logging(log_level, "json" if log_format == "json" else "text")
     keep_freed_memory()
+    look_seldom_for_cycles()
     errors = RecentErrors()
     logging.getLogger().addHandler(errors)
 

@@ -43,6 +43,7 @@ _OUTAGE = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.REQUEST_TIMED_OUT,
 }
+_FORBIDDEN = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}
 _LATEST, _EARLIEST = -1, -2  # Kafka's own signs for "the time of the end" and "of the beginning"
 
 
@@ -224,6 +225,8 @@ class KafkaConsumer:
                 self._reached_end(TopicPartition(message.topic(), message.partition()), message.offset())
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._outside(TopicPartition(message.topic(), message.partition()))
+            elif _is_fatal(error):  # may come this way before the callback tells of it; the next check decides
+                self._on_fatal(error)
             else:
                 self._trouble(error)
 
@@ -245,10 +248,9 @@ class KafkaConsumer:
         self.seek({place: after})
 
     def _trouble(self, error: KafkaError) -> None:
-        fatal = error.fatal() or error.code() == KafkaError._FATAL
-        if error.code() == KafkaError.FENCED_INSTANCE_ID or (fatal and "fenced" in error.str()):
+        if error.code() == KafkaError.FENCED_INSTANCE_ID or (_is_fatal(error) and "fenced" in error.str()):
             raise FencedError(f"another process reads as this member of {self._group}: end one of them")
-        if fatal or error.code() in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}:
+        if _is_fatal(error) or error.code() in _FORBIDDEN:
             raise self._connection.failure(KafkaException(error), 0.0)
         log.warning("trouble while reading", group=self._group, error=error.str())
 
@@ -426,3 +428,7 @@ class KafkaConsumer:
             self._outage = False
             if not self._closed:
                 self._send_commit()
+
+
+def _is_fatal(error: KafkaError) -> bool:
+    return bool(error.fatal() or error.code() == KafkaError._FATAL)
