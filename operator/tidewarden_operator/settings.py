@@ -41,9 +41,9 @@ class Resources(Model):
 
 
 # Requests are what the scheduler sets aside, so they say what an ordinary pod takes, and limits what it may take.
-# Memory: what the samples' pods were measured at in a cluster (alert 60 MiB, ingest 86, rollup 110, api 114, detect 116,
-# archive 161, simulate 200) and a quarter more. Detect adds 5 KB for each series (50,000 series: 250 MB), twice that while a snapshot
-# is written: beyond some 10,000 series raise its request. CPU: a pod that waits for readings takes a hundredth of a
+# Memory: what the samples' pods were measured at in a cluster (alert 60 MiB, ingest 86, rollup 110, api 114, detect
+# 116, archive 161, simulate 200) and a quarter more. Detect adds 5 KB for each series (50,000 series: 250 MB), twice
+# that while a snapshot is written: beyond some 10,000 series raise its request. CPU: who waits takes a hundredth of a
 # core. The samples' twelve pods are 260m, so that they have room beside a control plane (950m) and this chart's servers
 # (320m) on a machine of two cores. No CPU limits: a throttled consumer falls behind for no gain.
 DEFAULT_RESOURCES: dict[Role, Resources] = {
