@@ -40,19 +40,19 @@ class Resources(Model):
 
 
 # Requests are what the scheduler sets aside, so they say what an ordinary pod takes, and limits what it may take.
-# Memory: what the samples' pods were measured at in a cluster (alert 60 MiB, ingest 86, api 92, rollup 107, detect 114,
-# archive 125) and a third more. Detect adds 5 KB for each series (50,000 series: 250 MB), twice that while a snapshot
-# is written: beyond some 10,000 series raise its request. CPU: a pod that waits for readings takes a hundredth of a
+# Memory: what the samples' pods were measured at in a cluster (alert 60 MiB, ingest 86, rollup 110, api 114, detect
+# 116, archive 161, simulate 200) and a quarter more. Detect adds 5 KB for each series (50,000 series: 250 MB), twice
+# that while a snapshot is written: beyond some 10,000 series raise its request. CPU: who waits takes a hundredth of a
 # core. The samples' twelve pods are 260m, so that they have room beside a control plane (950m) and this chart's servers
 # (320m) on a machine of two cores. No CPU limits: a throttled consumer falls behind for no gain.
 DEFAULT_RESOURCES: dict[Role, Resources] = {
     "ingest": Resources(requests={"cpu": "20m", "memory": "128Mi"}, limits={"memory": "1Gi"}),
-    "simulate": Resources(requests={"cpu": "20m", "memory": "192Mi"}, limits={"memory": "1Gi"}),
+    "simulate": Resources(requests={"cpu": "20m", "memory": "256Mi"}, limits={"memory": "1Gi"}),
     "detect": Resources(requests={"cpu": "50m", "memory": "192Mi"}, limits={"memory": "2Gi"}),
     "rollup": Resources(requests={"cpu": "10m", "memory": "144Mi"}, limits={"memory": "1Gi"}),
     "alert": Resources(requests={"cpu": "10m", "memory": "96Mi"}, limits={"memory": "512Mi"}),
-    "archive": Resources(requests={"cpu": "20m", "memory": "176Mi"}, limits={"memory": "1Gi"}),
-    "api": Resources(requests={"cpu": "20m", "memory": "128Mi"}, limits={"memory": "1Gi"}),
+    "archive": Resources(requests={"cpu": "20m", "memory": "208Mi"}, limits={"memory": "1Gi"}),
+    "api": Resources(requests={"cpu": "20m", "memory": "144Mi"}, limits={"memory": "1Gi"}),
 }
 
 

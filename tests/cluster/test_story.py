@@ -63,6 +63,8 @@ def test_from_samples_to_anomalies_alerts_and_a_page_and_nothing_left(
             told(f"memory of {pod.partition('/')[2]}", f"{size / 2**20:.0f} MiB")
 
     _readings_of_your_own(kubectl)
+    statuses = [status for pod in kubectl.items("pods") for status in pod["status"]["containerStatuses"]]
+    assert sum(status["restartCount"] for status in statuses) == 0, "a pod was started again, without anybody's asking"
     ended = time.monotonic()
     kubectl("delete", "-f", str(SAMPLES), f"--timeout={END_S}s", timeout_s=END_S + 30)
     told("kubectl delete", f"{time.monotonic() - ended:.0f} s")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from tidewarden.bus.memory import MemoryBus
 from tidewarden.bus.port import TopicPartition
-from tidewarden.clock import ManualClock
+from tidewarden.clock import ManualClock, SystemClock
 from tidewarden.frames import SeriesTable
 from tidewarden.topics import Topic
 from tidewarden_cli.run.pulse import Pulses, WatchedBus, watched
+from tidewarden_services.api.peers import PeerBoard
 
 
 class Server:
@@ -34,9 +36,24 @@ def test_waiting_for_a_server_is_no_fault_however_long() -> None:
     pulses = Pulses(clock, stuck_after_s=60)
     server = Server(clock, 3_600)
     server.pulses = pulses
+    pulses.mine()
     assert watched(server, "the server", pulses).ask() == 7
     assert server.seen == [[]]
     assert pulses.stuck() == []
+
+
+def test_a_worker_that_rests_after_a_request_is_not_stuck() -> None:
+    """A thread of a pool calls a server and waits for the next request, for hours: the process stays alive."""
+    clock = ManualClock()
+    pulses = Pulses(clock, stuck_after_s=60)
+    pulses.mine()
+    server = Server(clock, 1)
+    server.pulses = pulses
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(watched(server, "the server", pulses).ask).result(5) == 7
+        clock.advance(7_200)
+        pulses.mine().beat(clock.monotonic())
+        assert pulses.stuck() == []
 
 
 def test_a_thread_that_does_not_come_round_is_named() -> None:
@@ -50,6 +67,20 @@ def test_a_thread_that_does_not_come_round_is_named() -> None:
     assert pulses.stuck() == [f"{threading.current_thread().name} has not come round for 71 s"]
     pulses.mine().beat(clock.monotonic())
     assert pulses.stuck() == []
+
+
+def test_who_asks_the_peers_says_each_round_that_it_lives() -> None:
+    """Its thread calls nothing that is watched: without its word the API would be ended after three minutes."""
+    rounds, stop = threading.Semaphore(0), threading.Event()
+    board = PeerBoard("127.0.0.1:9", SystemClock(), rounds.release)
+    thread = threading.Thread(target=board.run, args=(stop,))
+    thread.start()
+    try:
+        assert rounds.acquire(timeout=30)
+        assert rounds.acquire(timeout=30)
+    finally:
+        stop.set()
+        thread.join(30)
 
 
 def test_a_thread_that_has_ended_is_not_missed() -> None:

@@ -43,7 +43,8 @@ def add_api(process: Process) -> None:
 
 def _peers(process: Process, peers: str) -> PeerBoard:
     try:
-        return PeerBoard(peers, process.clock)
+        # Its thread calls nothing that is watched, so it says itself that it comes round: else it would pass for stuck.
+        return PeerBoard(peers, process.clock, lambda: process.pulses.mine().beat(process.clock.monotonic()))
     except ValueError as error:
         raise MistakeError(f"settings: {error}") from error
 

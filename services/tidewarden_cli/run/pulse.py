@@ -60,7 +60,7 @@ class Pulses:
         self._pulses: dict[int, Pulse] = {}
 
     def mine(self) -> Pulse:
-        """The pulse of the calling thread; it begins with the first call."""
+        """The pulse of the calling thread, which is judged from the first call until `forget`."""
         thread = threading.current_thread()
         ident = thread.ident
         assert ident is not None
@@ -85,8 +85,16 @@ class Pulses:
         return [f"{name} has not come round for {age:.0f} s" for name, age in ages if age > self._stuck_after_s]
 
     def waiting(self, what: str) -> contextlib.AbstractContextManager[None]:
-        """The calling thread waits for ``what`` while this lasts."""
-        return self.mine().waiting(what, self._clock)
+        """The calling thread waits for ``what`` while this lasts.
+
+        A thread that has no pulse yet gets none: workers of a pool, which answer requests of people, call Kafka and
+        Elasticsearch, too, and then rest until the next request; nobody may take them for stuck.
+        """
+        thread = threading.current_thread()
+        pulse = self._pulses.get(thread.ident or 0)
+        if pulse is None or pulse.name != thread.name:
+            return contextlib.nullcontext()
+        return pulse.waiting(what, self._clock)
 
 
 def watched(target: T, what: str, pulses: Pulses) -> T:

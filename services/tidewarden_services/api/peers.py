@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from typing import NamedTuple
@@ -42,11 +42,13 @@ class PeerBoard:
     Args:
         peers: ``host:port``, several with commas between them; each host is every address it resolves to.
         clock: paces the rounds.
+        on_round: called each round, by the thread that asks.
     """
 
-    def __init__(self, peers: str, clock: Clock) -> None:
+    def __init__(self, peers: str, clock: Clock, on_round: Callable[[], None] = lambda: None) -> None:
         self._names = [_split(name) for name in peers.split(",")]
         self._clock = clock
+        self._on_round = on_round
         self._lock = threading.Lock()
         self._peers: dict[Address, _Peer] = {}
         self.rounds = 0
@@ -55,6 +57,7 @@ class PeerBoard:
         """Ask round after round until ``stop`` is set."""
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="peer") as pool:
             while not stop.is_set():
+                self._on_round()
                 addresses = self._addresses()
                 answers = dict(zip(addresses, pool.map(_ask, addresses), strict=True))
                 with self._lock:
