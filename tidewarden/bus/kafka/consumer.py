@@ -133,12 +133,7 @@ class KafkaConsumer:
         with self._using:
             self._check()
             self._position.update(self._beginnings(list(offsets), offsets))
-            if self._assignment is None:
-                self._assign_all()
-            else:
-                moved = [self._at(place) for place in offsets]
-                self._client.incremental_unassign(moved)
-                self._client.incremental_assign(moved)
+            self._assign_all()
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Everything before these offsets is dealt with. Sent, not awaited: one that is lost only lets go later.
@@ -260,7 +255,10 @@ class KafkaConsumer:
         own: dict[str, Any] = {}
         if self._assignment is not None:
             own = {
-                "partition_assignment_strategy": "cooperative-sticky",
+                # In order of the members' names, and all at once. The cooperative protocol moves a partition in two
+                # steps, and members with names that are killed between them get back what they had after the first,
+                # for ever: the partition would be nobody's.
+                "partition_assignment_strategy": "range",
                 "session_timeout_ms": SESSION_TIMEOUT_MS,
                 "heartbeat_interval_ms": HEARTBEAT_MS,
                 "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,
@@ -388,7 +386,7 @@ class KafkaConsumer:
             log.info("assigned", group=self._group, partitions=[f"{p.topic}/{p.partition}" for p in places])
             wanted = self._assignment.assigned(places)
             self._position.update(self._beginnings(places, wanted))
-        client.incremental_assign([self._at(place) for place in places if place in self._position])
+        client.assign([self._at(place) for place in places if place in self._position])
 
     def _on_revoke(self, _client: Any, partitions: list[KafkaPlace]) -> None:
         places = self._let_go_of(partitions)
