@@ -39,11 +39,11 @@ def made(resource: MetricStream, around: Surroundings = HERE) -> Source:
     ids=lambda source: next(iter(source)),
 )
 def test_every_kind_is_made_and_those_cut_by_chance_can_be_told_where(source: dict[str, Any]) -> None:
-    """The kind is the spec's; kafka and prometheus report what they wait for and end batches where they must."""
+    """The kind is the spec's; kafka and prometheus end batches where they must; who may have to wait reports it."""
     found = made(stream(source))
     assert found.kind in source
-    by_chance = found.kind in ("kafka", "prometheus")
-    assert isinstance(found, CuttingSource) == isinstance(found, ReportingSource) == by_chance
+    assert isinstance(found, CuttingSource) == (found.kind in ("kafka", "prometheus"))
+    assert isinstance(found, ReportingSource) == (found.kind in ("kafka", "prometheus", "http"))
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,7 @@ class DetectService:
 
     def snapshot(self) -> bytes:
         """State of model, calibration, thresholds and open anomalies, and how far time had come."""
+        self._board.post()  # what the last record of a burst changed, and the hour that goes by
         return msgspec.msgpack.encode(_Snapshot(1, self._watermarks, self._scorer.snapshot(), self._time))
 
     def restore(self, state: bytes) -> None:
