@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from servers.processes import until
 from tidewarden.bus.memory import MemoryBus
 from tidewarden.clock import ManualClock, SystemClock
 from tidewarden.events import Alert
@@ -25,16 +26,7 @@ from tidewarden_services.alert.receivers import channel_of
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.slow]
 TOPIC = "local.shop.alerts"
-PATIENCE_S = 60.0
 RESEND_S = 1.0
-
-
-def until(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: this did not happen in time"
-        pause.wait(0.02)
 
 
 class Hook:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from servers.processes import until
 from tidewarden.bus.memory import MemoryBus
 from tidewarden.clock import ManualClock, SystemClock
 from tidewarden.credentials import http_client
@@ -25,15 +26,6 @@ from tidewarden_services.ingest.service import IngestService
 from tidewarden_services.ingest.sources.prometheus import PrometheusSource
 
 pytestmark = pytest.mark.prometheus
-PATIENCE_S = 60.0
-
-
-def until(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: this did not happen in time"
-        pause.wait(0.02)
 
 
 class Exporter:
