@@ -118,10 +118,10 @@ class Runner:
                     self._busy = False
                     records = self._consumer.poll(POLL_RECORDS, POLL_TIMEOUT_S)
                     self._busy = bool(records)
-                self._lag.set(self._consumer.lag() + len(records))  # what is in hand is not dealt with yet
+                self._lag.set(self._consumer.known_lag() + len(records))  # what is in hand is not dealt with yet
                 for record in records:
                     self._handle(record)
-                self._lag.set(self._consumer.lag())
+                self._lag.set(self._consumer.known_lag())
                 now = self._clock.monotonic()
                 if now >= next_snapshot:
                     took = self._snapshot(self._instances)

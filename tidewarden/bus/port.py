@@ -74,6 +74,12 @@ class Consumer(Protocol):
     def lag(self) -> int:
         """Records published but not yet polled; never 0 while there are any, or while that cannot be known."""
 
+    def known_lag(self) -> int:
+        """The same as far as the reader has heard, for gauges: returns at once, where `lag` may ask the bus and wait.
+
+        At least 1 while nothing has been heard of one of the partitions.
+        """
+
     def close(self) -> None:
         """Leave; blocked publishers no longer wait for this reader. The assignment is not told: this is its wish."""
 
