@@ -39,7 +39,7 @@ from tidewarden.clock import Clock
 from tidewarden.telemetry import Telemetry
 from tidewarden.topics import Purpose, StreamTopics
 from tidewarden_services.contract import Service
-from tidewarden_services.instances import Instance
+from tidewarden_services.instances import Instance, output_ends
 from tidewarden_services.state import StateStore
 
 POLL_RECORDS = 64  # at 10,000 readings a record about a second of work: a stop is never far
@@ -85,6 +85,7 @@ class Runner:
         self.name = name
         self._make_service = make_service
         self._stream = stream
+        self._reads = stream.name(reads)
         self._bus = bus
         self._state = state
         self._telemetry = telemetry
@@ -101,7 +102,7 @@ class Runner:
         self._late: list[str] = []
         self._busy = False
         # Attached here, not in run(): from now on nothing that is published can be missed.
-        self._consumer: Consumer = bus.consumer([stream.name(reads)], name, member=member, assignment=self)
+        self._consumer: Consumer = bus.consumer([self._reads], name, member=member, assignment=self)
 
     def idle(self) -> bool:
         """Whether everything published so far has been handled."""
@@ -183,9 +184,11 @@ class Runner:
         mine = [self._instances[place] for place in places if place in self._instances]
         if mine:
             self._bus.sync()
-            offsets: dict[TopicPartition, int] = {}
-            for instance in mine:
-                offsets |= instance.save()
+            ends = output_ends(self._bus, self._stream, self._reads)
+            captured = [instance.capture(ends) for instance in mine]
+            # All at once: each question to Kafka and each wait for its answer is one for all instances.
+            self._state.save_all({name: state for one in captured for name, state in one.states.items()})
+            offsets = {place: offset for one in captured for place, offset in one.offsets.items()}
             if offsets:
                 self._consumer.commit(offsets)
         took = self._clock.monotonic() - began

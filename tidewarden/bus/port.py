@@ -120,8 +120,8 @@ class Bus(Protocol):
         other members and is told which are its own; ``member`` is then its name, the same after a restart.
         """
 
-    def ends(self, topic: str) -> dict[TopicPartition, int]:
-        """The offset that the next record of each partition will get."""
+    def ends(self, *topics: str) -> dict[TopicPartition, int]:
+        """The offset that the next record of each partition of these topics will get, in one question."""
 
     def last(self, topic: str, partition: int, producer: str | None = None, since: int = 0) -> Record | None:
         """The newest record of a partition, or of one producer in it (by the header ``producer``).
