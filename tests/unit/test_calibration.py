@@ -9,7 +9,7 @@ import pytest
 
 from tidewarden.models.contract import Judgement
 from tidewarden.models.registry import build
-from tidewarden.resources.anomalydetector import ModelSpec
+from tidewarden.resources.models import ModelSpec
 from tidewarden.scoring.calibration import PATIENCE, ROW, YOUNG, Calibrator, tail_learn, tail_log10_p
 
 DAY_MS = 86_400_000
