@@ -158,9 +158,7 @@ class Live:
             bus.create(topics.all())  # the server may be up before the services are
         names = [topics.name(purpose) for topics in self._context.topics_by_stream.values() for purpose in PURPOSES]
         consumer = bus.consumer(names, "api")
-        ends: dict[TopicPartition, int] = {}
-        for name in names:
-            ends |= bus.ends(name)
+        ends = bus.ends(*names)
         consumer.seek(ends)
         consumer.commit(ends)
         return consumer
