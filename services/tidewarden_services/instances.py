@@ -89,6 +89,7 @@ class Instance:
         self._merge = Merge(stream.partitions, self._reread) if isinstance(service, JoiningService) else None
         self._position: int | None = None  # None: nothing read and nothing saved yet
         self._saved = False
+        self._horizon = 0  # what was published before the restore answers records before this offset
         self._since: Mapping[str, int] = {}
         self._published: dict[TopicPartition, Published] = {}
 
@@ -110,7 +111,7 @@ class Instance:
             return end
         if self._merge is not None and snapshot.merge is not None:
             self._merge.restore(snapshot.merge)
-        self._position, self._since, self._saved = snapshot.position, snapshot.ends, True
+        self._position, self._horizon, self._since, self._saved = snapshot.position, end, snapshot.ends, True
         log.info("restored", service=self.name, lag_records=end - snapshot.begin)
         return snapshot.begin
 
@@ -142,6 +143,9 @@ class Instance:
             return Captured({}, {})
         begin = self._position if self._merge is None else min(self._merge.begin(), self._position)
         merge = None if self._merge is None else self._merge.snapshot()
+        if self._position < self._horizon:
+            # We still answer what an earlier process may have answered: the next one has to look as far back as we did.
+            ends = self._since
         snapshot = Snapshot(SNAPSHOT_VERSION, begin, self._position, dict(ends), self._service.snapshot(), merge)
         if not self._saved:
             self._since, self._saved = ends, True
