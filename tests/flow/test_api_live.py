@@ -77,11 +77,11 @@ class StartingStore(MemoryStore):
 
     asked = 0
 
-    def latest_rollup(self, stream: str | None) -> pa.Table:
+    def latest_rollup(self, detector: str | None) -> pa.Table:
         self.asked += 1
         if self.asked == 1:
             raise StoreUnavailableError("http://127.0.0.1:9200 answers 503: missing shards")
-        return super().latest_rollup(stream)
+        return super().latest_rollup(detector)
 
 
 def anomaly(name: str, revision: int = 1, score: float = 0.9, size: int = 20) -> Anomaly:
