@@ -130,7 +130,7 @@ class Instance:
             return {}
         begin = self._position if self._merge is None else min(self._merge.begin(), self._position)
         merge = None if self._merge is None else self._merge.snapshot()
-        # While we still answer what an earlier process may have answered, the next one has to look as far back as we did.
+        # While we answer what an earlier process may have answered already, the next has to look as far back as we did.
         ends = dict(self._since) if self._position < self._horizon else self._ends()
         snapshot = Snapshot(SNAPSHOT_VERSION, begin, self._position, ends, self._service.snapshot(), merge)
         self._state.save(self.name, msgspec.msgpack.encode(snapshot))
