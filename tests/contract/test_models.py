@@ -9,7 +9,7 @@ import pytest
 
 from tidewarden.models.contract import Judgement, Model
 from tidewarden.models.registry import build, kinds
-from tidewarden.resources.anomalydetector import ModelSpec
+from tidewarden.resources.models import ModelSpec
 
 DAY_MS = 86_400_000
 STEP_MS = 300_000

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
+from typing import Any
 
 from tidewarden.models.auto import Auto
 from tidewarden.models.contract import Model
@@ -16,7 +17,7 @@ from tidewarden.models.ewma import Ewma
 from tidewarden.models.mad import Mad
 from tidewarden.models.seasonal import Seasonal
 from tidewarden.models.static import Static
-from tidewarden.resources.anomalydetector import (
+from tidewarden.resources.models import (
     AutoParams,
     DensityParams,
     EwmaParams,
@@ -26,37 +27,32 @@ from tidewarden.resources.anomalydetector import (
     StaticParams,
 )
 
-Builder = Callable[[ModelSpec, tuple[int, ...], int], Model]
+Builder = Callable[[Any, tuple[int, ...], int], Model]
+"""Makes a model of its block of parameters, the seasons and the expected spacing in milliseconds."""
 GROUP = "tidewarden.models"
 
 
-def _auto(spec: ModelSpec, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
-    params = spec.auto or AutoParams()
+def _auto(params: AutoParams, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
     return Auto(params.warmup, seasonality_ms, interval_ms, params.seed)
 
 
-def _density(spec: ModelSpec, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
-    params = spec.density or DensityParams()
+def _density(params: DensityParams, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
     return Density(params.warmup, seasonality_ms, interval_ms, params.seed, params.projections, alone=True)
 
 
-def _ewma(spec: ModelSpec, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
-    params = spec.ewma or EwmaParams()
+def _ewma(params: EwmaParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
     return Ewma(params.half_life, params.warmup)
 
 
-def _mad(spec: ModelSpec, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
-    params = spec.mad or MadParams()
+def _mad(params: MadParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
     return Mad(params.half_life, params.warmup)
 
 
-def _seasonal(spec: ModelSpec, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
-    params = spec.seasonal or SeasonalParams()
+def _seasonal(params: SeasonalParams, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
     return Seasonal(params.half_life, params.bins, params.warmup, seasonality_ms, interval_ms)
 
 
-def _static(spec: ModelSpec, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
-    params = spec.static or StaticParams()
+def _static(params: StaticParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
     return Static(params.lower, params.upper)
 
 
@@ -76,10 +72,10 @@ def build(spec: ModelSpec, seasonality_ms: Sequence[int], interval_ms: int) -> M
     Raises:
         ValueError: no model of that kind is known; the message lists those that are.
     """
-    builder = _BUILT_IN.get(spec.kind)
-    if builder is None:
-        points = entry_points(group=GROUP, name=spec.kind)
-        if not points:
-            raise ValueError(f"model.kind is {spec.kind!r}, which is not known; choose one of {', '.join(kinds())}")
-        builder = next(iter(points)).load()
-    return builder(spec, tuple(seasonality_ms), interval_ms)
+    if spec.kind in _BUILT_IN:
+        return _BUILT_IN[spec.kind](spec.parameters, tuple(seasonality_ms), interval_ms)
+    points = entry_points(group=GROUP, name=spec.kind)
+    if not points:
+        raise ValueError(f"model.kind is {spec.kind!r}, which is not known; choose one of {', '.join(kinds())}")
+    plugged_in: Model = next(iter(points)).load()(spec, tuple(seasonality_ms), interval_ms)
+    return plugged_in

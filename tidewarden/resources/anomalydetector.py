@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from tidewarden.resources.base import Duration, Model, Name, Resource, Selector
+from tidewarden.resources.models import ModelSpec
 
 BUDGET_PATTERN = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)/(hour|day|week)$"
 _PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7}
@@ -52,83 +53,6 @@ class Select(Model):
 
 def _matches(patterns: list[str], name: str) -> bool:
     return not patterns or any(name.startswith(p[:-1]) if p.endswith("*") else name == p for p in patterns)
-
-
-class AutoParams(Model):
-    """Parameters of `auto`: density over LODA projections of features, and a sub-space second opinion."""
-
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the random projections; the same seed, the same scores.")
-    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
-
-
-class DensityParams(Model):
-    """Parameters of `density`: how thinly populated the place is where a reading falls, over features of the series."""
-
-    projections: int = Field(0, ge=0, le=64, description="Random mixtures of the features, beside the features.")
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the random mixtures; the same seed, the same scores.")
-    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
-
-
-class EwmaParams(Model):
-    """Parameters of `ewma`: distance from an exponentially weighted mean, in weighted standard deviations."""
-
-    half_life: float = Field(30.0, gt=0, description="Readings after which a reading's weight has halved.")
-    warmup: int = Field(60, ge=5, le=100_000, description="Readings a series needs before it is scored.")
-
-
-class MadParams(Model):
-    """Parameters of `mad`: distance from the running median, in running median absolute deviations."""
-
-    half_life: float = Field(240.0, gt=0, description="Readings after which a reading's weight has halved.")
-    warmup: int = Field(60, ge=5, le=100_000, description="Readings a series needs before it is scored.")
-
-
-class SeasonalParams(Model):
-    """Parameters of `seasonal`: residual against the profile of the season."""
-
-    half_life: float = Field(5.0, gt=0, description="Seasons after which a season's weight has halved.")
-    bins: int = Field(48, ge=2, le=1440, description="Steps that the season is cut into.")
-    warmup: int | None = Field(None, ge=5, description="Readings; absent: two seasons.")
-
-
-class StaticParams(Model):
-    """Parameters of `static`: limits that a person knows."""
-
-    lower: float | None = Field(None, description="Values below are anomalous.")
-    upper: float | None = Field(None, description="Values above are anomalous.")
-
-    @model_validator(mode="after")
-    def _some_limit(self) -> Self:
-        if self.lower is None and self.upper is None:
-            raise ValueError("static needs lower, upper or both")
-        if self.lower is not None and self.upper is not None and self.lower >= self.upper:
-            raise ValueError(f"lower {self.lower} is not below upper {self.upper}")
-        return self
-
-
-ModelKind = Literal["auto", "density", "ewma", "mad", "seasonal", "static"]
-
-
-class ModelSpec(Model):
-    """One model with its parameters; only the block named like ``kind`` is read."""
-
-    kind: ModelKind = Field("auto", description="Which model.")
-    auto: AutoParams | None = None
-    density: DensityParams | None = None
-    ewma: EwmaParams | None = None
-    mad: MadParams | None = None
-    seasonal: SeasonalParams | None = None
-    static: StaticParams | None = None
-
-    @model_validator(mode="after")
-    def _matching_block(self) -> Self:
-        given = [k for k in get_args(ModelKind) if getattr(self, k) is not None]
-        strangers = [k for k in given if k != self.kind]
-        if strangers:
-            raise ValueError(f"model.{strangers[0]} is set but kind is {self.kind!r}: remove it or change the kind")
-        if self.kind == "static" and self.static is None:
-            raise ValueError("kind static needs model.static with lower, upper or both")
-        return self
 
 
 class Alerting(Model):

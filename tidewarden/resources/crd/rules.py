@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from tidewarden.resources import alertpolicy, anomalydetector, metricsimulation, metricstream
-from tidewarden.resources.anomalydetector import ModelKind
+from tidewarden.resources import alertpolicy, anomalydetector, metricsimulation, metricstream, models
 from tidewarden.resources.metricsimulation import BUILT_IN_METRICS
+from tidewarden.resources.models import ModelKind
 from tidewarden.resources.schema import literals
 
 _UNITS = "{'ms': 1, 's': 1000, 'm': 60000, 'h': 3600000, 'd': 86400000, 'w': 604800000}"
@@ -211,11 +211,11 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
             field="anomalies",
         ),
     ),
-    anomalydetector.StaticParams: (
+    models.StaticParams: (
         Rule(rule="has(self.lower) || has(self.upper)", summary="static needs lower, upper or both: add a limit"),
         _ordered("lower", "upper", strictly=True),
     ),
-    anomalydetector.ModelSpec: (
+    models.ModelSpec: (
         Rule(
             rule=f"{_STRANGERS}.size() == 0",
             summary="only the block named like kind is given: remove the others, or change the kind",
