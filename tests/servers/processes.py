@@ -29,7 +29,7 @@ def free_ports(count: int) -> list[int]:
     """Ports of the loopback that nobody has now, and that we are not given again.
 
     A server takes its port seconds later, or leaves it while it is dead. So they lie below those that the kernel gives
-    away meanwhile; each worker has its own and gives them out in turn, from anywhere on: a run beside ours does so, too.
+    away meanwhile; each worker has its own and gives them out in turn, from anywhere on: so does a run beside ours.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     ours = PORTS[worker % WORKERS :: WORKERS]
