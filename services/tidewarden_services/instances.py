@@ -144,7 +144,7 @@ class Instance:
         begin = self._position if self._merge is None else min(self._merge.begin(), self._position)
         merge = None if self._merge is None else self._merge.snapshot()
         if self._position < self._horizon:
-            # We still answer what an earlier process may have answered: the next one has to look as far back as we did.
+            # We still answer what an earlier process may have answered: the next has to look as far back as we did.
             ends = self._since
         snapshot = Snapshot(SNAPSHOT_VERSION, begin, self._position, dict(ends), self._service.snapshot(), merge)
         if not self._saved:
