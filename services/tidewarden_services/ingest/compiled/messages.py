@@ -1,0 +1,236 @@
+"""The compiled road from messages of JSON to columns: what `sources/json_readings.py` says of them, to the bit.
+
+It takes a message whole or leaves it: what is broken, unusual or names a series not met yet is left to the
+parser in Python, which also words the refusals. So a doubt is never a mistake, only a slower message.
+
+A message ends with a zero byte, which no token of JSON can hold; where a scan has run past it, the end does not fit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from tidewarden.frames import FloatArray, IntArray, TimeArray
+from tidewarden_services.ingest.compiled.grammar import FIRST_4, FIRST_5, NULL, key_end, passed, pattern, space, time_of
+from tidewarden_services.ingest.compiled.names import SEEN, SERIES, mixed, name, node_of, series_hash, series_of
+from tidewarden_services.ingest.compiled.numbers import BROKEN, number
+from tidewarden_services.ingest.compiled.words import Bytes, WordArray, byte_at, word_at
+
+TENANT, CLUSTER, NODE, METRIC, VALUE, TIMESTAMP, METRICS, OTHER = 0, 1, 2, 3, 4, 5, 6, 7
+"""Fields of a message; those up to `METRIC` are names."""
+
+_NODE_FIELDS = 1 << TENANT | 1 << CLUSTER | 1 << NODE | 1 << TIMESTAMP
+_ONE_READING = _NODE_FIELDS | 1 << METRIC | 1 << VALUE
+_MANY_READINGS = _NODE_FIELDS | 1 << METRICS
+
+_TENANT, _CLUSTER, _NODE, _TIMESTAM = pattern(b'tenant"'), pattern(b'cluster"'), pattern(b'node"'), pattern(b"timestam")
+_METRICS, _METRIC, _VALUE = pattern(b'metrics"'), pattern(b'metric"'), pattern(b'value"')
+_FIRST_6, _FIRST_7 = np.uint64(2**48 - 1), np.uint64(2**56 - 1)
+
+
+@njit(cache=True, nogil=True)
+def _field(text: Bytes, at: int) -> tuple[int, int]:
+    """Which field's name begins at ``at``, and where its last quote ends; of others, where the name begins."""
+    word = word_at(text, at)
+    if word & _FIRST_7 == _TENANT:
+        return at + 7, TENANT
+    if word == _CLUSTER:
+        return at + 8, CLUSTER
+    if word & FIRST_5 == _NODE:
+        return at + 5, NODE
+    if word == _TIMESTAM and byte_at(text, at + 8) == 112 and byte_at(text, at + 9) == 34:  # p"
+        return at + 10, TIMESTAMP
+    if word == _METRICS:
+        return at + 8, METRICS
+    if word & _FIRST_7 == _METRIC:
+        return at + 7, METRIC
+    if word & _FIRST_6 == _VALUE:
+        return at + 6, VALUE
+    return at, OTHER
+
+
+@njit(cache=True, nogil=True)
+def _other(text: Bytes, at: int) -> int:
+    """The end of a field of another name, whose first quote is before ``at``; -1 where it could be one of ours."""
+    value = key_end(text, at - 1)
+    for i in range(at, value):
+        if byte_at(text, i) == 92:  # an escape: one of ours in disguise, perhaps
+            return -1
+    return passed(text, value) if value >= 0 else -1
+
+
+@njit(cache=True, nogil=True)
+def _value(text: Bytes, at: int) -> tuple[int, float]:
+    """(end, value) of a reading's number or null; -1 where it is neither."""
+    byte = byte_at(text, at)
+    if byte == 45 or 48 <= byte <= 57:
+        end, kind, _, value = number(text, at)
+        return end if kind != BROKEN else -1, value
+    if word_at(text, at) & FIRST_4 == NULL:
+        return at + 4, np.nan
+    return -1, 0.0
+
+
+@njit(cache=True, nogil=True)
+def _metrics(
+    text: Bytes, at: int, rows: int, value: FloatArray, metric: TimeArray, hashed: WordArray
+) -> tuple[int, int]:
+    """Names and values of an object of metrics into the columns from ``rows`` on: (end, rows then); -1 as above."""
+    if byte_at(text, at) != 123:  # {
+        return -1, rows
+    while True:
+        at = space(text, at + 1)
+        if byte_at(text, at) != 34 or rows == len(value):
+            return -1, rows
+        metric[rows] = at + 1
+        at, hashed[rows] = name(text, at + 1)
+        at = space(text, at + 1)
+        if byte_at(text, at) != 58:  # :
+            return -1, rows
+        at, value[rows] = _value(text, space(text, at + 1))
+        if at < 0:
+            return -1, rows
+        rows += 1
+        at = space(text, at)
+        byte = byte_at(text, at)
+        if byte == 125:  # }
+            return at + 1, rows
+        if byte != 44:  # ,
+            return -1, rows
+
+
+@njit(cache=True, nogil=True)
+def _fields(
+    text: Bytes,
+    at: int,
+    rows: int,
+    where: TimeArray,
+    hashes: WordArray,
+    value: FloatArray,
+    metric: TimeArray,
+    hashed: WordArray,
+) -> tuple[int, int, int, int, float]:
+    """A message's fields: (end or -1, which there were as bits, rows then, its timestamp in ms, its one value).
+
+    ``where`` and ``hashes`` are filled for the fields that are names, the others for its metrics, from ``rows`` on.
+    """
+    has, ms, alone = 0, 0, 0.0
+    at = space(text, at)
+    if byte_at(text, at) != 123:  # {
+        return -1, has, rows, ms, alone
+    while True:
+        at = space(text, at + 1)
+        if byte_at(text, at) != 34:
+            return -1, has, rows, ms, alone
+        at, field = _field(text, at + 1)
+        if field == OTHER:
+            at = _other(text, at)
+        else:
+            at = space(text, at)
+            if has >> field & 1 or byte_at(text, at) != 58:
+                return -1, has, rows, ms, alone
+            has |= 1 << field
+            at = space(text, at + 1)
+            if field <= METRIC:
+                if byte_at(text, at) != 34:
+                    return -1, has, rows, ms, alone
+                where[field] = at + 1
+                at, hashes[field] = name(text, at + 1)
+                at += 1
+            elif field == TIMESTAMP:
+                at, ms = time_of(text, at)
+            elif field == METRICS:
+                at, rows = _metrics(text, at, rows, value, metric, hashed)
+            else:
+                at, alone = _value(text, at)
+        if at < 0:
+            return -1, has, rows, ms, alone
+        at = space(text, at)
+        byte = byte_at(text, at)
+        if byte == 125:  # }
+            return space(text, at + 1), has, rows, ms, alone
+        if byte != 44:  # ,
+            return -1, has, rows, ms, alone
+
+
+@njit(cache=True, nogil=True)
+def parse(
+    text: Bytes,
+    ends: TimeArray,
+    first: int,
+    serial: int,
+    names: Bytes,
+    nodes: TimeArray,
+    node_slots: IntArray,
+    series: TimeArray,
+    series_slots: IntArray,
+    row: IntArray,
+    series_id: IntArray,
+    timestamp: TimeArray,
+    value: FloatArray,
+    metric: TimeArray,
+    hashed: WordArray,
+    left: IntArray,
+) -> tuple[int, int, int]:
+    """Readings of messages from ``first`` on into columns, until all are read or the columns are full.
+
+    Args:
+        text: the messages, each with a zero byte behind it, then `words.PAD`.
+        ends: where each message ends.
+        first: message to begin with.
+        serial: of message 0 in all that the process has read: what `SEEN` of a series tells apart.
+        names: of nodes and metrics; this and the next four are filled by `names.learn`.
+        nodes: entries of nodes.
+        node_slots: numbers of nodes by hash, -1 where free.
+        series: entries of series; `SEEN` is written.
+        series_slots: numbers of series by hash, -1 where free.
+        row: is filled with the message of each reading,
+        series_id: the series' id,
+        timestamp: ms since the epoch,
+        value: and NaN where it is null.
+        metric: of the same length, for the kernel's own use;
+        hashed: so is this.
+        left: is filled with the messages that are left to the other parser.
+
+    Returns:
+        The message to go on with, how many readings there are, how many messages were left.
+    """
+    filled = 0
+    leaving = 0
+    where = np.zeros(4, np.int64)
+    hashes = np.zeros(4, np.uint64)
+    for message in range(first, len(ends)):
+        begin = ends[message - 1] + 1 if message > 0 else 0
+        end, has, rows, ms, alone = _fields(text, begin, filled, where, hashes, value, metric, hashed)
+        sound = end == ends[message]
+        if has == _ONE_READING and rows < len(value):
+            metric[rows] = where[METRIC]
+            hashed[rows] = hashes[METRIC]
+            value[rows] = alone
+            rows += 1
+        elif has != _MANY_READINGS:
+            sound = False
+        owner = -1
+        if sound:
+            its = mixed(mixed(hashes[TENANT], hashes[CLUSTER]), hashes[NODE])
+            owner = node_of(text, where[TENANT], where[CLUSTER], where[NODE], its, names, nodes, node_slots)
+            sound = owner >= 0
+        for reading in range(filled, rows if sound else filled):
+            its = series_hash(hashed[reading], owner)
+            entry = series_of(text, metric[reading], its, owner, names, series, series_slots)
+            if entry < 0 or series[entry, SEEN] == serial + message:  # unknown, or twice in a message
+                sound = False
+                break
+            series[entry, SEEN] = serial + message
+            row[reading] = message
+            series_id[reading] = series[entry, SERIES]
+            timestamp[reading] = ms
+        if sound:
+            filled = rows
+        elif rows >= len(value) and filled > 0:
+            return message, filled, leaving
+        else:
+            left[leaving] = message
+            leaving += 1
+    return len(ends), filled, leaving
