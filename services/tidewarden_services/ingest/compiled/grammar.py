@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from tidewarden_services.ingest.compiled.numbers import BROKEN, DECIMAL, WHOLE, number
-from tidewarden_services.ingest.compiled.words import Bytes, byte_at, word_at
+from tidewarden_services.ingest.compiled.words import byte_at, word_at
 from tidewarden_services.ingest.sources.times import LAST_MS, SECONDS_BELOW
 
 MAX_DEPTH = 32  # of what is passed over; deeper is left to the other parser
@@ -21,28 +21,28 @@ FIRST_4, FIRST_5 = np.uint64(2**32 - 1), np.uint64(2**40 - 1)
 NULL, _TRUE, _FALSE = pattern(b"null"), pattern(b"true"), pattern(b"false")
 
 
-@njit(cache=True, nogil=True)
-def space(text: Bytes, at: int) -> int:
+@njit(forceinline=True)
+def space(at: int) -> int:
     """Where what is no space begins."""
-    byte = byte_at(text, at)
+    byte = byte_at(at)
     while byte == 32 or byte == 10 or byte == 13 or byte == 9:
         at += 1
-        byte = byte_at(text, at)
+        byte = byte_at(at)
     return at
 
 
 @njit(cache=True, nogil=True)
-def _string(text: Bytes, at: int) -> int:
+def _string(at: int) -> int:
     """The end of a string after its first quote; -1 where it is broken, or has an escape of four digits."""
     while True:
-        byte = byte_at(text, at)
+        byte = byte_at(at)
         at += 1
         if byte == 34:  # "
             return at
         if byte < 32:
             return -1
         if byte == 92:  # \
-            byte = byte_at(text, at)
+            byte = byte_at(at)
             at += 1
             if not (
                 byte == 34 or byte == 92 or byte == 47 or byte == 98
@@ -52,67 +52,67 @@ def _string(text: Bytes, at: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def key_end(text: Bytes, at: int) -> int:
+def key_end(at: int) -> int:
     """Where the value begins whose key does; -1 where that is no key."""
-    if byte_at(text, at) != 34:
+    if byte_at(at) != 34:
         return -1
-    at = _string(text, at + 1)
+    at = _string(at + 1)
     if at < 0:
         return -1
-    at = space(text, at)
-    if byte_at(text, at) != 58:  # :
+    at = space(at)
+    if byte_at(at) != 58:  # :
         return -1
-    return space(text, at + 1)
+    return space(at + 1)
 
 
 @njit(cache=True, nogil=True)
-def _scalar(text: Bytes, at: int) -> int:
+def _scalar(at: int) -> int:
     """The end of a string, number or word; -1 where it is none of them."""
-    byte = byte_at(text, at)
+    byte = byte_at(at)
     if byte == 34:
-        return _string(text, at + 1)
+        return _string(at + 1)
     if byte == 45 or 48 <= byte <= 57:
-        at, kind, _, _ = number(text, at)
+        at, kind, _, _ = number(at)
         return at if kind != BROKEN else -1
-    word = word_at(text, at)
+    word = word_at(at)
     if word & FIRST_4 == _TRUE or word & FIRST_4 == NULL:
         return at + 4
     return at + 5 if word & FIRST_5 == _FALSE else -1
 
 
 @njit(cache=True, nogil=True)
-def passed(text: Bytes, at: int) -> int:
+def passed(at: int) -> int:
     """The end of whatever value begins at ``at``; -1 where it is broken, too deep, or a number of many digits."""
     depth = 0
     objects = 0  # what encloses the value, innermost lowest: 1 for an object, 0 for an array
     while True:
-        byte = byte_at(text, at)
+        byte = byte_at(at)
         if byte == 123 or byte == 91:  # { [
-            closing = space(text, at + 1)
-            if byte_at(text, closing) == byte + 2:
+            closing = space(at + 1)
+            if byte_at(closing) == byte + 2:
                 at = closing + 1
             elif depth == MAX_DEPTH:
                 return -1
             else:
                 depth += 1
                 objects = objects * 2 + (byte == 123)
-                at = key_end(text, closing) if byte == 123 else closing
+                at = key_end(closing) if byte == 123 else closing
                 if at < 0:
                     return -1
                 continue
         else:
-            at = _scalar(text, at)
+            at = _scalar(at)
             if at < 0:
                 return -1
         while True:
             if depth == 0:
                 return at
-            at = space(text, at)
-            byte = byte_at(text, at)
+            at = space(at)
+            byte = byte_at(at)
             if byte == 44:  # ,
-                at = space(text, at + 1)
+                at = space(at + 1)
                 if objects & 1:
-                    at = key_end(text, at)
+                    at = key_end(at)
                     if at < 0:
                         return -1
                 break
@@ -127,11 +127,11 @@ def passed(text: Bytes, at: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _digits(text: Bytes, at: int, count: int) -> int:
+def _digits(at: int, count: int) -> int:
     """The number that ``count`` digits write; -1 where they are not digits."""
     value = 0
     for i in range(at, at + count):
-        digit = byte_at(text, i) - 48
+        digit = byte_at(i) - 48
         if digit < 0 or digit > 9:
             return -1
         value = 10 * value + digit
@@ -139,15 +139,15 @@ def _digits(text: Bytes, at: int, count: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _calendar(text: Bytes, at: int) -> tuple[int, int]:
+def _calendar(at: int) -> tuple[int, int]:
     """RFC 3339 after its first quote, of the years 1971 to 9998: (end, ms since the epoch); -1 for other forms."""
-    year, month, day = _digits(text, at, 4), _digits(text, at + 5, 2), _digits(text, at + 8, 2)
-    hour, minute, second = _digits(text, at + 11, 2), _digits(text, at + 14, 2), _digits(text, at + 17, 2)
-    if byte_at(text, at + 4) != 45 or byte_at(text, at + 7) != 45:
+    year, month, day = _digits(at, 4), _digits(at + 5, 2), _digits(at + 8, 2)
+    hour, minute, second = _digits(at + 11, 2), _digits(at + 14, 2), _digits(at + 17, 2)
+    if byte_at(at + 4) != 45 or byte_at(at + 7) != 45:
         return -1, 0
-    if byte_at(text, at + 13) != 58 or byte_at(text, at + 16) != 58:
+    if byte_at(at + 13) != 58 or byte_at(at + 16) != 58:
         return -1, 0
-    between = byte_at(text, at + 10)
+    between = byte_at(at + 10)
     if not (between == 84 or between == 32) or not (1971 <= year <= 9998 and 1 <= month <= 12):
         return -1, 0
     if not (0 <= hour <= 23 and 0 <= minute <= 59 and 0 <= second <= 59):
@@ -160,24 +160,24 @@ def _calendar(text: Bytes, at: int) -> tuple[int, int]:
         return -1, 0
     at += 19
     ms = 0
-    if byte_at(text, at) == 46:  # .
-        ms = _digits(text, at + 1, 3)
+    if byte_at(at) == 46:  # .
+        ms = _digits(at + 1, 3)
         if ms < 0:
             return -1, 0
         at += 4
-        if _digits(text, at, 3) >= 0:  # microseconds: cut off
+        if _digits(at, 3) >= 0:  # microseconds: cut off
             at += 3
     ahead = 0  # of UTC, minutes
-    byte = byte_at(text, at)
+    byte = byte_at(at)
     if byte == 90:  # Z
         at += 1
     elif byte == 43 or byte == 45:  # + -
-        hours, minutes = _digits(text, at + 1, 2), _digits(text, at + 4, 2)
-        if byte_at(text, at + 3) != 58 or not (0 <= hours <= 23 and 0 <= minutes <= 59):
+        hours, minutes = _digits(at + 1, 2), _digits(at + 4, 2)
+        if byte_at(at + 3) != 58 or not (0 <= hours <= 23 and 0 <= minutes <= 59):
             return -1, 0
         ahead = (hours * 60 + minutes) * (44 - byte)
         at += 6
-    if byte_at(text, at) != 34:
+    if byte_at(at) != 34:
         return -1, 0
     # Days since 1970 by the calendar whose year begins in March, so that the leap day is its last.
     y = year - (month <= 2)
@@ -187,14 +187,14 @@ def _calendar(text: Bytes, at: int) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
-def time_of(text: Bytes, at: int) -> tuple[int, int]:
+def time_of(at: int) -> tuple[int, int]:
     """(end, ms since the epoch) of a timestamp as `times.timestamp_ms` reads it; -1 for what is left to that."""
-    byte = byte_at(text, at)
+    byte = byte_at(at)
     if byte == 34:
-        return _calendar(text, at + 1)
+        return _calendar(at + 1)
     if byte < 48:  # negative too
         return -1, 0
-    end, kind, whole, value = number(text, at)
+    end, kind, whole, value = number(at)
     if kind == WHOLE:
         ms = whole if whole >= SECONDS_BELOW else whole * 1000
     elif kind == DECIMAL and value <= LAST_MS:

@@ -13,9 +13,20 @@ from numba import njit
 
 from tidewarden.frames import FloatArray, IntArray, TimeArray
 from tidewarden_services.ingest.compiled.grammar import FIRST_4, FIRST_5, NULL, key_end, passed, pattern, space, time_of
-from tidewarden_services.ingest.compiled.names import SEEN, SERIES, mixed, name, node_of, series_hash, series_of
+from tidewarden_services.ingest.compiled.names import (
+    FIRST,
+    OWNER,
+    SEEN,
+    SERIES,
+    is_node,
+    is_series,
+    mixed,
+    name,
+    node_of,
+    series_of,
+)
 from tidewarden_services.ingest.compiled.numbers import BROKEN, number
-from tidewarden_services.ingest.compiled.words import Bytes, WordArray, byte_at, word_at
+from tidewarden_services.ingest.compiled.words import UNCOUNTED, Bytes, WordArray, byte_at, word_at
 
 TENANT, CLUSTER, NODE, METRIC, VALUE, TIMESTAMP, METRICS, OTHER = 0, 1, 2, 3, 4, 5, 6, 7
 """Fields of a message; those up to `METRIC` are names."""
@@ -29,17 +40,17 @@ _METRICS, _METRIC, _VALUE = pattern(b'metrics"'), pattern(b'metric"'), pattern(b
 _FIRST_6, _FIRST_7 = np.uint64(2**48 - 1), np.uint64(2**56 - 1)
 
 
-@njit(cache=True, nogil=True)
-def _field(text: Bytes, at: int) -> tuple[int, int]:
+@njit(forceinline=True, **UNCOUNTED)
+def _field(at: int) -> tuple[int, int]:
     """Which field's name begins at ``at``, and where its last quote ends; of others, where the name begins."""
-    word = word_at(text, at)
+    word = word_at(at)
     if word & _FIRST_7 == _TENANT:
         return at + 7, TENANT
     if word == _CLUSTER:
         return at + 8, CLUSTER
     if word & FIRST_5 == _NODE:
         return at + 5, NODE
-    if word == _TIMESTAM and byte_at(text, at + 8) == 112 and byte_at(text, at + 9) == 34:  # p"
+    if word == _TIMESTAM and byte_at(at + 8) == 112 and byte_at(at + 9) == 34:  # p"
         return at + 10, TIMESTAMP
     if word == _METRICS:
         return at + 8, METRICS
@@ -50,59 +61,56 @@ def _field(text: Bytes, at: int) -> tuple[int, int]:
     return at, OTHER
 
 
-@njit(cache=True, nogil=True)
-def _other(text: Bytes, at: int) -> int:
+@njit(cache=True, **UNCOUNTED)
+def _other(at: int) -> int:
     """The end of a field of another name, whose first quote is before ``at``; -1 where it could be one of ours."""
-    value = key_end(text, at - 1)
+    value = key_end(at - 1)
     for i in range(at, value):
-        if byte_at(text, i) == 92:  # an escape: one of ours in disguise, perhaps
+        if byte_at(i) == 92:  # an escape: one of ours in disguise, perhaps
             return -1
-    return passed(text, value) if value >= 0 else -1
+    return passed(value) if value >= 0 else -1
 
 
-@njit(cache=True, nogil=True)
-def _value(text: Bytes, at: int) -> tuple[int, float]:
+@njit(forceinline=True, **UNCOUNTED)
+def _value(at: int) -> tuple[int, float]:
     """(end, value) of a reading's number or null; -1 where it is neither."""
-    byte = byte_at(text, at)
+    byte = byte_at(at)
     if byte == 45 or 48 <= byte <= 57:
-        end, kind, _, value = number(text, at)
+        end, kind, _, value = number(at)
         return end if kind != BROKEN else -1, value
-    if word_at(text, at) & FIRST_4 == NULL:
+    if word_at(at) & FIRST_4 == NULL:
         return at + 4, np.nan
     return -1, 0.0
 
 
-@njit(cache=True, nogil=True)
-def _metrics(
-    text: Bytes, at: int, rows: int, value: FloatArray, metric: TimeArray, hashed: WordArray
-) -> tuple[int, int]:
+@njit(forceinline=True, **UNCOUNTED)
+def _metrics(at: int, rows: int, value: FloatArray, metric: TimeArray, hashed: WordArray) -> tuple[int, int]:
     """Names and values of an object of metrics into the columns from ``rows`` on: (end, rows then); -1 as above."""
-    if byte_at(text, at) != 123:  # {
+    if byte_at(at) != 123:  # {
         return -1, rows
     while True:
-        at = space(text, at + 1)
-        if byte_at(text, at) != 34 or rows == len(value):
+        at = space(at + 1)
+        if byte_at(at) != 34 or rows == len(value):
             return -1, rows
         metric[rows] = at + 1
-        at, hashed[rows] = name(text, at + 1)
-        at = space(text, at + 1)
-        if byte_at(text, at) != 58:  # :
+        at, hashed[rows] = name(at + 1)
+        at = space(at + 1)
+        if byte_at(at) != 58:  # :
             return -1, rows
-        at, value[rows] = _value(text, space(text, at + 1))
+        at, value[rows] = _value(space(at + 1))
         if at < 0:
             return -1, rows
         rows += 1
-        at = space(text, at)
-        byte = byte_at(text, at)
+        at = space(at)
+        byte = byte_at(at)
         if byte == 125:  # }
             return at + 1, rows
         if byte != 44:  # ,
             return -1, rows
 
 
-@njit(cache=True, nogil=True)
+@njit(forceinline=True, **UNCOUNTED)
 def _fields(
-    text: Bytes,
     at: int,
     rows: int,
     where: TimeArray,
@@ -116,45 +124,45 @@ def _fields(
     ``where`` and ``hashes`` are filled for the fields that are names, the others for its metrics, from ``rows`` on.
     """
     has, ms, alone = 0, 0, 0.0
-    at = space(text, at)
-    if byte_at(text, at) != 123:  # {
+    at = space(at)
+    if byte_at(at) != 123:  # {
         return -1, has, rows, ms, alone
     while True:
-        at = space(text, at + 1)
-        if byte_at(text, at) != 34:
+        at = space(at + 1)
+        if byte_at(at) != 34:
             return -1, has, rows, ms, alone
-        at, field = _field(text, at + 1)
+        at, field = _field(at + 1)
         if field == OTHER:
-            at = _other(text, at)
+            at = _other(at)
         else:
-            at = space(text, at)
-            if has >> field & 1 or byte_at(text, at) != 58:
+            at = space(at)
+            if has >> field & 1 or byte_at(at) != 58:
                 return -1, has, rows, ms, alone
             has |= 1 << field
-            at = space(text, at + 1)
+            at = space(at + 1)
             if field <= METRIC:
-                if byte_at(text, at) != 34:
+                if byte_at(at) != 34:
                     return -1, has, rows, ms, alone
                 where[field] = at + 1
-                at, hashes[field] = name(text, at + 1)
+                at, hashes[field] = name(at + 1)
                 at += 1
             elif field == TIMESTAMP:
-                at, ms = time_of(text, at)
+                at, ms = time_of(at)
             elif field == METRICS:
-                at, rows = _metrics(text, at, rows, value, metric, hashed)
+                at, rows = _metrics(at, rows, value, metric, hashed)
             else:
-                at, alone = _value(text, at)
+                at, alone = _value(at)
         if at < 0:
             return -1, has, rows, ms, alone
-        at = space(text, at)
-        byte = byte_at(text, at)
+        at = space(at)
+        byte = byte_at(at)
         if byte == 125:  # }
-            return space(text, at + 1), has, rows, ms, alone
+            return space(at + 1), has, rows, ms, alone
         if byte != 44:  # ,
             return -1, has, rows, ms, alone
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, **UNCOUNTED)
 def parse(
     text: Bytes,
     ends: TimeArray,
@@ -165,6 +173,7 @@ def parse(
     node_slots: IntArray,
     series: TimeArray,
     series_slots: IntArray,
+    counts: TimeArray,
     row: IntArray,
     series_id: IntArray,
     timestamp: TimeArray,
@@ -172,6 +181,8 @@ def parse(
     metric: TimeArray,
     hashed: WordArray,
     left: IntArray,
+    where: TimeArray,
+    hashes: WordArray,
 ) -> tuple[int, int, int]:
     """Readings of messages from ``first`` on into columns, until all are read or the columns are full.
 
@@ -180,11 +191,12 @@ def parse(
         ends: where each message ends.
         first: message to begin with.
         serial: of message 0 in all that the process has read: what `SEEN` of a series tells apart.
-        names: of nodes and metrics; this and the next four are filled by `names.learn`.
+        names: of nodes and metrics; this and the next five are filled by `names.learn`.
         nodes: entries of nodes.
         node_slots: numbers of nodes by hash, -1 where free.
         series: entries of series; `SEEN` is written.
         series_slots: numbers of series by hash, -1 where free.
+        counts: ``filled`` of `names.learn`.
         row: is filled with the message of each reading,
         series_id: the series' id,
         timestamp: ms since the epoch,
@@ -192,18 +204,20 @@ def parse(
         metric: of the same length, for the kernel's own use;
         hashed: so is this.
         left: is filled with the messages that are left to the other parser.
+        where: four places for the kernel's own use;
+        hashes: so are these.
 
     Returns:
         The message to go on with, how many readings there are, how many messages were left.
     """
     filled = 0
     leaving = 0
-    where = np.zeros(4, np.int64)
-    hashes = np.zeros(4, np.uint64)
+    base, known = text.ctypes.data, names.ctypes.data
+    owner = entry = 0  # of the message before: the next one is probably of the same node or the one behind
     for message in range(first, len(ends)):
         begin = ends[message - 1] + 1 if message > 0 else 0
-        end, has, rows, ms, alone = _fields(text, begin, filled, where, hashes, value, metric, hashed)
-        sound = end == ends[message]
+        end, has, rows, ms, alone = _fields(base + begin, filled, where, hashes, value, metric, hashed)
+        sound = end == base + ends[message]
         if has == _ONE_READING and rows < len(value):
             metric[rows] = where[METRIC]
             hashed[rows] = hashes[METRIC]
@@ -211,14 +225,22 @@ def parse(
             rows += 1
         elif has != _MANY_READINGS:
             sound = False
-        owner = -1
         if sound:
             its = mixed(mixed(hashes[TENANT], hashes[CLUSTER]), hashes[NODE])
-            owner = node_of(text, where[TENANT], where[CLUSTER], where[NODE], its, names, nodes, node_slots)
-            sound = owner >= 0
+            tenant, cluster, node = where[TENANT], where[CLUSTER], where[NODE]
+            if owner >= counts[1] or not is_node(owner, tenant, cluster, node, its, known, nodes):
+                owner += 1
+                if owner >= counts[1] or not is_node(owner, tenant, cluster, node, its, known, nodes):
+                    owner = node_of(tenant, cluster, node, its, known, nodes, node_slots)
+            if owner < 0:
+                sound = False
+                owner = 0
         for reading in range(filled, rows if sound else filled):
-            its = series_hash(hashed[reading], owner)
-            entry = series_of(text, metric[reading], its, owner, names, series, series_slots)
+            entry += 1
+            if entry >= counts[2] or series[entry, OWNER] != owner:
+                entry = nodes[owner, FIRST]
+            if entry >= counts[2] or not is_series(entry, metric[reading], owner, known, series):
+                entry = series_of(metric[reading], hashed[reading], owner, known, series, series_slots)
             if entry < 0 or series[entry, SEEN] == serial + message:  # unknown, or twice in a message
                 sound = False
                 break

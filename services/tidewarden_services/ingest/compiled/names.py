@@ -1,6 +1,7 @@
 """Names of nodes and series by their bytes: a hash table that a compiled parser reads and Python lets grow.
 
-Open addressing. Entries lie in arrays of int64, a row each; ``names`` holds every name with the quote behind it.
+Open addressing. Entries lie in arrays of int64, a row each; all names lie in one, each with the quote behind it.
+Where a name begins is told by its address.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ import numpy as np
 from numba import njit
 
 from tidewarden.frames import IntArray, TimeArray
-from tidewarden_services.ingest.compiled.words import Bytes, trailing_zeros, word_at
+from tidewarden_services.ingest.compiled.words import UNCOUNTED, Bytes, trailing_zeros, word_at
 
 MAX_PROBES = 64  # at half load a name is found at the second place; who makes names collide gets slower, not wrong
 
-HASH, TENANT, CLUSTER, NODE = 0, 1, 2, 3
-"""Columns of a node: hash of its names, and where each of them begins in ``names``."""
+HASH, TENANT, CLUSTER, NODE, FIRST = 0, 1, 2, 3, 4
+"""Columns of a node: hash of its names, where each of them begins in ``names``, number of its first series."""
 
 OWNER, METRIC, SERIES, SEEN = 1, 2, 3, 4
 """Columns of a series besides `HASH`: number of its node, where its metric begins, id, the last message it was in."""
@@ -25,46 +26,46 @@ _QUOTES, _LOWEST, _HIGHEST = (np.uint64(int.from_bytes(byte * 8, "little")) for 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: spreads neighbours over the table
 
 
-@njit(cache=True, nogil=True)
+@njit(forceinline=True)
 def _quotes(word: np.uint64) -> np.uint64:
     """A word whose lowest bit is the highest one of its first quote; 0 where there is none."""
     other = word ^ _QUOTES
     return (other - _LOWEST) & ~other & _HIGHEST
 
 
-@njit(cache=True, nogil=True)
+@njit(forceinline=True)
 def _lowest(word: np.uint64) -> np.uint64:
     """Its lowest bit alone."""
     return word & (~word + _ONE)
 
 
-@njit(cache=True, nogil=True)
+@njit(forceinline=True)
 def mixed(hashed: np.uint64, word: np.uint64) -> np.uint64:
     """A hash of one word more."""
     hashed = (hashed ^ word) * _GOLDEN
     return hashed ^ (hashed >> _HALF)
 
 
-@njit(cache=True, nogil=True)
-def name(text: Bytes, at: int) -> tuple[int, np.uint64]:
+@njit(forceinline=True)
+def name(at: int) -> tuple[int, np.uint64]:
     """The quote that ends a name, and the name's hash. Whatever is between: it has to be known to count."""
     hashed = ZERO
-    word = word_at(text, at)
+    word = word_at(at)
     quote = _quotes(word)
     while quote == ZERO:
         hashed = mixed(hashed, word)
         at += 8
-        word = word_at(text, at)
+        word = word_at(at)
         quote = _quotes(word)
     return at + (trailing_zeros(quote) >> 3), mixed(hashed, word & (_lowest(quote) - _ONE))
 
 
-@njit(cache=True, nogil=True)
-def _same(text: Bytes, at: int, names: Bytes, known: int) -> bool:
-    """Whether the name at ``at`` is the one at ``known`` of ``names``, the quotes that end them included."""
+@njit(forceinline=True)
+def _same(at: int, known: int) -> bool:
+    """Whether two addresses hold the same name, the quotes that end them included."""
     while True:
-        word = word_at(names, known)
-        differing = word ^ word_at(text, at)
+        word = word_at(known)
+        differing = word ^ word_at(at)
         quote = _quotes(word)
         if quote != ZERO:
             return differing & ((_lowest(quote) << _ONE) - _ONE) == ZERO
@@ -74,57 +75,53 @@ def _same(text: Bytes, at: int, names: Bytes, known: int) -> bool:
         known += 8
 
 
-@njit(cache=True, nogil=True)
+@njit(forceinline=True)
 def series_hash(metric_hash: np.uint64, owner: int) -> np.uint64:
     """Hash of a series by that of its metric and the number of its node."""
     return mixed(metric_hash, np.uint64(owner + 1))
 
 
-@njit(cache=True, nogil=True)
+@njit(forceinline=True, **UNCOUNTED)
+def is_node(entry: int, tenant: int, cluster: int, node: int, hashed: np.uint64, names: int, nodes: TimeArray) -> bool:
+    """Whether these names, by their addresses, are those of a node; ``names`` is the address of all."""
+    return (
+        nodes[entry, HASH] == np.int64(hashed)
+        and _same(node, names + nodes[entry, NODE])
+        and _same(cluster, names + nodes[entry, CLUSTER])
+        and _same(tenant, names + nodes[entry, TENANT])
+    )
+
+
+@njit(forceinline=True, **UNCOUNTED)
+def is_series(entry: int, metric: int, owner: int, names: int, series: TimeArray) -> bool:
+    """Whether this is a series of the node with the number ``owner``; as above."""
+    return series[entry, OWNER] == owner and _same(metric, names + series[entry, METRIC])
+
+
+@njit(cache=True, **UNCOUNTED)
 def node_of(
-    text: Bytes,
-    tenant: int,
-    cluster: int,
-    node: int,
-    hashed: np.uint64,
-    names: Bytes,
-    nodes: TimeArray,
-    slots: IntArray,
+    tenant: int, cluster: int, node: int, hashed: np.uint64, names: int, nodes: TimeArray, slots: IntArray
 ) -> int:
     """Number of a node; -1 where it is not known."""
     mask = len(slots) - 1
     slot = np.int64(hashed) & mask
     for _ in range(MAX_PROBES):
         entry = slots[slot]
-        if entry < 0:
-            return -1
-        if (
-            nodes[entry, HASH] == np.int64(hashed)
-            and _same(text, node, names, nodes[entry, NODE])
-            and _same(text, cluster, names, nodes[entry, CLUSTER])
-            and _same(text, tenant, names, nodes[entry, TENANT])
-        ):
+        if entry < 0 or is_node(entry, tenant, cluster, node, hashed, names, nodes):
             return entry
         slot = (slot + 1) & mask
     return -1
 
 
-@njit(cache=True, nogil=True)
-def series_of(
-    text: Bytes, metric: int, hashed: np.uint64, owner: int, names: Bytes, series: TimeArray, slots: IntArray
-) -> int:
-    """Number of a node's series; -1 where it is not known. ``hashed`` is that of the series, not of the metric."""
+@njit(cache=True, **UNCOUNTED)
+def series_of(metric: int, metric_hash: np.uint64, owner: int, names: int, series: TimeArray, slots: IntArray) -> int:
+    """Number of a node's series; -1 where it is not known."""
+    hashed = series_hash(metric_hash, owner)
     mask = len(slots) - 1
     slot = np.int64(hashed) & mask
     for _ in range(MAX_PROBES):
         entry = slots[slot]
-        if entry < 0:
-            return -1
-        if (
-            series[entry, HASH] == np.int64(hashed)
-            and series[entry, OWNER] == owner
-            and _same(text, metric, names, series[entry, METRIC])
-        ):
+        if entry < 0 or (series[entry, HASH] == np.int64(hashed) and is_series(entry, metric, owner, names, series)):
             return entry
         slot = (slot + 1) & mask
     return -1
@@ -165,41 +162,39 @@ def learn(
 
     ``filled`` counts the bytes of ``names``, the nodes and the series; there must be room for all of ``text``.
     """
-    at = 0
+    begin, known = text.ctypes.data, names.ctypes.data
+    tenant = begin
     for n in range(len(ids)):
-        tenant = at
-        end, hashed_tenant = name(text, at)
+        end, hashed_tenant = name(tenant)
         cluster = end + 1
-        end, hashed_cluster = name(text, cluster)
+        end, hashed_cluster = name(cluster)
         node = end + 1
-        end, hashed_node = name(text, node)
+        end, hashed_node = name(node)
         metric = end + 1
-        end, hashed_metric = name(text, metric)
-        at = end + 1
+        end, hashed_metric = name(metric)
         hashed = mixed(mixed(hashed_tenant, hashed_cluster), hashed_node)
-        owner = node_of(text, tenant, cluster, node, hashed, names, nodes, node_slots)
+        owner = node_of(tenant, cluster, node, hashed, known, nodes, node_slots)
         if owner < 0:
-            owner = filled[1]
-            begin = filled[0]
-            for i in range(tenant, metric):
-                names[begin + i - tenant] = text[i]
+            owner, at = filled[1], filled[0]
+            names[at : at + metric - tenant] = text[tenant - begin : metric - begin]
             nodes[owner, HASH] = np.int64(hashed)
-            nodes[owner, TENANT] = begin
-            nodes[owner, CLUSTER] = begin + cluster - tenant
-            nodes[owner, NODE] = begin + node - tenant
+            nodes[owner, TENANT] = at
+            nodes[owner, CLUSTER] = at + cluster - tenant
+            nodes[owner, NODE] = at + node - tenant
+            nodes[owner, FIRST] = filled[2]
             if not place(nodes, owner + 1, node_slots):
+                tenant = end + 1
                 continue
             filled[0] += metric - tenant
             filled[1] += 1
-        begin = filled[0]
-        for i in range(metric, at):
-            names[begin + i - metric] = text[i]
-        entry = filled[2]
+        entry, at = filled[2], filled[0]
+        names[at : at + end + 1 - metric] = text[metric - begin : end + 1 - begin]
         series[entry, HASH] = np.int64(series_hash(hashed_metric, owner))
         series[entry, OWNER] = owner
-        series[entry, METRIC] = begin
+        series[entry, METRIC] = at
         series[entry, SERIES] = ids[n]
         series[entry, SEEN] = -1
         if place(series, entry + 1, series_slots):
-            filled[0] += at - metric
+            filled[0] += end + 1 - metric
             filled[2] += 1
+        tenant = end + 1

@@ -21,30 +21,31 @@ WordArray = npt.NDArray[np.uint64]
 PAD = b'\0"' + bytes(62)
 """At the end of every buffer: ends a token, then a name, then room for a timestamp, read in one go (35 bytes)."""
 
+# No count of references: an array that one function hands to another is otherwise counted as used and then unused, by
+# instructions that lock the memory; that took half of a kernel's time. Such a function cannot make arrays.
+UNCOUNTED = {"nogil": True, "_nrt": False}
+
 _I64, _I128 = ir.IntType(64), ir.IntType(128)
 
 
 @intrinsic
-def byte_at(typing: Any, buffer: Any, at: Any) -> Any:  # noqa: ARG001 - the protocol of numba's intrinsics
-    """The byte at ``at``, as int64."""
+def byte_at(typing: Any, at: Any) -> Any:  # noqa: ARG001 - the protocol of numba's intrinsics
+    """The byte at an address, as int64."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.zext(builder.load(builder.gep(data, [args[1]])), _I64)
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001 - as above
+        return builder.zext(builder.load(builder.inttoptr(args[0], ir.IntType(8).as_pointer())), _I64)
 
-    return types.int64(buffer, types.int64), emit
+    return types.int64(types.int64), emit
 
 
 @intrinsic
-def word_at(typing: Any, buffer: Any, at: Any) -> Any:  # noqa: ARG001 - as above
-    """The eight bytes from ``at`` on, as uint64, the first one lowest."""
+def word_at(typing: Any, at: Any) -> Any:  # noqa: ARG001 - as above
+    """The eight bytes from an address on, as uint64, the first one lowest."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        place = builder.bitcast(builder.gep(data, [args[1]]), _I64.as_pointer())
-        return builder.load(place, align=1)
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001 - as above
+        return builder.load(builder.inttoptr(args[0], _I64.as_pointer()), align=1)
 
-    return types.uint64(buffer, types.int64), emit
+    return types.uint64(types.int64), emit
 
 
 @intrinsic

@@ -64,15 +64,15 @@ class NameTable:
         self._max_series = max_series
         self._max_name_bytes = max_name_bytes
         self._met: BoolArray = np.zeros(0, np.bool_)
-        self._filled: TimeArray = np.zeros(3, np.int64)  # bytes of names, nodes, series
+        self.filled: TimeArray = np.zeros(3, np.int64)  # bytes of names, nodes, series
         self.names: npt.NDArray[np.uint8] = np.zeros(64 * FIRST_ENTRIES + len(PAD), np.uint8)
-        self.nodes: TimeArray = np.zeros((FIRST_ENTRIES, 4), np.int64)
+        self.nodes: TimeArray = np.zeros((FIRST_ENTRIES, 5), np.int64)
         self.series: TimeArray = np.zeros((FIRST_ENTRIES, 5), np.int64)
         self.node_slots: IntArray = np.full(2 * FIRST_ENTRIES, -1, np.int32)
         self.series_slots: IntArray = np.full(2 * FIRST_ENTRIES, -1, np.int32)
 
     def __len__(self) -> int:
-        return int(self._filled[2])
+        return int(self.filled[2])
 
     def learn(self, series: IntArray) -> None:
         """Learn the names of these ids, as far as there is room and the kernel could find them in a message."""
@@ -83,17 +83,17 @@ class NameTable:
         ids = ids[: max(0, self._max_series - len(self))]
         texts = [(text, number) for number in ids.tolist() if (text := _as_written(self._table[number]))]
         joined = b"".join(text for text, _ in texts)
-        if not texts or int(self._filled[0]) + len(joined) > self._max_name_bytes:
+        if not texts or int(self.filled[0]) + len(joined) > self._max_name_bytes:
             return
         self._make_room(len(joined), len(texts))
         learn(
             np.frombuffer(joined + PAD, np.uint8), np.array([number for _, number in texts], np.int32),
-            self.names, self.nodes, self.node_slots, self.series, self.series_slots, self._filled,
+            self.names, self.nodes, self.node_slots, self.series, self.series_slots, self.filled,
         )  # fmt: skip
 
     def _make_room(self, name_bytes: int, entries: int) -> None:
         """So that all of it could be new; slots stay at most half full."""
-        held, nodes, series = self._filled.tolist()
+        held, nodes, series = self.filled.tolist()
         if held + name_bytes + len(PAD) > len(self.names):
             self.names = np.concatenate([self.names, np.zeros(len(self.names) + name_bytes, np.uint8)])
         self.nodes, self.node_slots = _grown(self.nodes, self.node_slots, nodes, entries)
@@ -135,6 +135,8 @@ class MessageParser:
         self._timestamp: TimeArray = np.zeros(ROWS, np.int64)
         self._value: FloatArray = np.zeros(ROWS, np.float64)
         self._metric: TimeArray = np.zeros(ROWS, np.int64)
+        self._where = np.zeros(4, np.int64)
+        self._hashes = np.zeros(4, np.uint64)
         self._hashed: WordArray = np.zeros(ROWS, np.uint64)
 
     def parse(self, messages: Sequence[bytes], origin: Callable[[int], str]) -> Parsed:
@@ -179,8 +181,8 @@ class MessageParser:
         while at < len(messages):
             at, count, leaves = parse(
                 text, ends, at, self._serial, known.names, known.nodes, known.node_slots, known.series,
-                known.series_slots, self._row, self._series, self._timestamp, self._value, self._metric, self._hashed,
-                leaving,
+                known.series_slots, known.filled, self._row, self._series, self._timestamp, self._value, self._metric,
+                self._hashed, leaving, self._where, self._hashes,
             )  # fmt: skip
             if count:
                 rows = self._row[:count] + np.int32(first_row)
