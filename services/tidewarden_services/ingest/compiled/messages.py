@@ -3,7 +3,7 @@
 It takes a message whole or leaves it: what is broken, unusual or names a series not met yet is left to the
 parser in Python, which also words the refusals. So a doubt is never a mistake, only a slower message.
 
-A message ends with a zero byte, which no token of JSON can hold; where a scan has run past it, the end does not fit.
+A message ends with a zero byte, which no token of JSON can hold. Only a name may run past it, up to the next quote.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _value(at: int) -> tuple[int, float]:
 
 
 @njit(forceinline=True, **UNCOUNTED)
-def _metrics(at: int, rows: int, value: FloatArray, metric: TimeArray, hashed: WordArray) -> tuple[int, int]:
+def _metrics(at: int, end: int, rows: int, value: FloatArray, metric: TimeArray, hashed: WordArray) -> tuple[int, int]:
     """Names and values of an object of metrics into the columns from ``rows`` on: (end, rows then); -1 as above."""
     if byte_at(at) != 123:  # {
         return -1, rows
@@ -98,7 +98,7 @@ def _metrics(at: int, rows: int, value: FloatArray, metric: TimeArray, hashed: W
         if byte_at(at) != 58:  # :
             return -1, rows
         at, value[rows] = _value(space(at + 1))
-        if at < 0:
+        if at < 0 or at > end:
             return -1, rows
         rows += 1
         at = space(at)
@@ -112,6 +112,7 @@ def _metrics(at: int, rows: int, value: FloatArray, metric: TimeArray, hashed: W
 @njit(forceinline=True, **UNCOUNTED)
 def _fields(
     at: int,
+    end: int,
     rows: int,
     where: TimeArray,
     hashes: WordArray,
@@ -149,10 +150,10 @@ def _fields(
             elif field == TIMESTAMP:
                 at, ms = time_of(at)
             elif field == METRICS:
-                at, rows = _metrics(at, rows, value, metric, hashed)
+                at, rows = _metrics(at, end, rows, value, metric, hashed)
             else:
                 at, alone = _value(at)
-        if at < 0:
+        if at < 0 or at > end:
             return -1, has, rows, ms, alone
         at = space(at)
         byte = byte_at(at)
@@ -216,8 +217,9 @@ def parse(
     owner = entry = 0  # of the message before: the next one is probably of the same node or the one behind
     for message in range(first, len(ends)):
         begin = ends[message - 1] + 1 if message > 0 else 0
-        end, has, rows, ms, alone = _fields(base + begin, filled, where, hashes, value, metric, hashed)
-        sound = end == base + ends[message]
+        end = base + ends[message]
+        at, has, rows, ms, alone = _fields(base + begin, end, filled, where, hashes, value, metric, hashed)
+        sound = at == end
         if has == _ONE_READING and rows < len(value):
             metric[rows] = where[METRIC]
             hashed[rows] = hashes[METRIC]
