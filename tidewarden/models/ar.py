@@ -1,0 +1,190 @@
+"""`ar`: error of an autoregressive forecast, in mean absolute errors.
+
+What a reading should be, from the `order` readings before it, on top of the time of day: a profile for each
+season is taken off first (once the season has gone round), and the weights of the lags are fitted by recursive
+least squares with forgetting, reading by reading. That is the streaming sibling of a seasonal ARIMA: the same
+residual, without its refits. Right for signals whose neighbours resemble each other (queues, temperatures,
+utilisation), where a jump is news although both ends are ordinary values. It follows a drift rather than
+reports it, and a lasting shift is news for a few readings only.
+
+Errors count as at most `BOUND` spreads when they are learned from, and the lags hold what was expected plus such
+an error, so that an outlier does not echo in the next `order` forecasts. Forgetting pauses where the readings
+say nothing about the weights (a constant), else the fit would lose its footing ("wind-up").
+Sources: Box and Jenkins 1970; Ljung and Söderström 1983 for the recursion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from numba import njit
+
+from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.models.contract import Judgement
+from tidewarden.models.profile import learn_offset, offset_after, seasons
+from tidewarden.models.residual import (
+    BAND,
+    COUNT,
+    JUDGED,
+    OWN,
+    YOUNG,
+    bounded,
+    learn_grain,
+    learn_residual,
+    least_spread,
+    spread_of,
+)  # fmt: skip
+from tidewarden.models.state import ArrayModel, Column, SeriesState
+
+PRIOR = 1.0  # variance of a weight before anything is known, in units where the lags have about unit deviation
+WOUND_UP = 10.0  # mean variance of a weight above which nothing more is forgotten
+FAR = 1e3  # scales from the centre: lags and forecasts stay within, so that their squares stay numbers
+CENTER_GAIN = 0.002
+SCALE_GAIN = 0.005
+
+CENTER, SCALE, SINCE = range(OWN, OWN + 3)
+
+
+@njit(cache=True, nogil=True)
+def _forecast(lags: FloatArray, weights: FloatArray) -> float:
+    z = 0.0
+    for j in range(len(lags)):
+        z += weights[j] * lags[j]
+    return min(max(z, -FAR), FAR)
+
+
+@njit(cache=True, nogil=True)
+def _fit(
+    lags: FloatArray, weights: FloatArray, inverse: FloatArray, along: FloatArray, error: float, keep: float
+) -> None:
+    """One step of recursive least squares; ``inverse`` is the weights' covariance, symmetric to the last bit."""
+    order = len(lags)
+    along[:] = 0.0
+    trace = 0.0
+    for j in range(order):
+        trace += inverse[j, j]
+        for k in range(order):
+            along[k] += inverse[j, k] * lags[j]
+    certainty = keep
+    for j in range(order):
+        certainty += lags[j] * along[j]
+    share = 1.0 / certainty
+    forget = 1.0 / keep if trace < WOUND_UP * order else 1.0
+    sound = True
+    for j in range(order):
+        weights[j] += share * along[j] * error
+        for k in range(order):
+            inverse[j, k] = (inverse[j, k] - along[j] * along[k] * share) * forget
+        sound = sound and inverse[j, j] > 0.0
+    if not sound:  # rounding has eaten it: the weights are good, what is known of their errors is not
+        for j in range(order):
+            for k in range(order):
+                inverse[j, k] = PRIOR if j == k else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _learn_scale(row: FloatArray, away: float) -> float:
+    """Move centre and scale by a reading's bounded distance from the centre; the bounded distance."""
+    count = row[COUNT]
+    if count > YOUNG:
+        reach = 5.0 * max(row[SCALE], least_spread(row))
+        away = min(max(away, -reach), reach)
+    row[CENTER] += away * max(CENTER_GAIN, 1.0 / (count + 1.0))
+    row[SCALE] += (abs(away) - row[SCALE]) * max(SCALE_GAIN, 1.0 / (count + 1.0))
+    return away
+
+
+@njit(cache=True, nogil=True)
+def _observe(
+    series: IntArray,
+    timestamp: TimeArray,
+    value: FloatArray,
+    learn: BoolArray,
+    surprise: FloatArray,
+    expected: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    rows: FloatArray,
+    all_lags: FloatArray,
+    all_weights: FloatArray,
+    inverses: FloatArray,
+    profiles: FloatArray,
+    season_ms: TimeArray,
+    bins: IntArray,
+    season_gain: FloatArray,
+    keep: float,
+) -> None:
+    order = all_lags.shape[1]
+    along = np.empty(order)
+    for i in range(len(series)):
+        x = value[i]
+        if not np.isfinite(x):
+            continue
+        s = series[i]
+        row = rows[s]
+        lags = all_lags[s]
+        count = row[COUNT]
+        if count == 0.0 and learn[i]:
+            row[CENTER] = x
+            row[SINCE] = timestamp[i]
+            for j in range(order):
+                inverses[s, j, j] = PRIOR
+        offset = offset_after(profiles[s], season_ms, bins, timestamp[i], int(row[SINCE]))
+        base = row[CENTER] + offset
+        scale = max(row[SCALE], least_spread(row))
+        ahead = _forecast(lags, all_weights[s])
+        middle = base + scale * ahead
+        gap = x - middle
+        spread = spread_of(row)
+        if row[JUDGED] >= YOUNG:
+            surprise[i] = abs(gap) / spread
+            expected[i] = middle
+            lower[i] = middle - BAND * spread
+            upper[i] = middle + BAND * spread
+        if not learn[i]:
+            continue
+        gap = bounded(row, gap, spread)
+        if count >= order:
+            error = min(max(gap / scale, -FAR), FAR)
+            _fit(lags, all_weights[s], inverses[s], along, error, keep)
+            learn_residual(row, gap, spread)
+        for j in range(order - 1, 0, -1):
+            lags[j] = lags[j - 1]
+        lags[0] = min(max(ahead + gap / scale, -FAR), FAR)
+        away = _learn_scale(row, x - base)
+        learn_offset(profiles[s], season_ms, bins, season_gain, timestamp[i], away)
+        learn_grain(row, x)
+
+
+class Ar(ArrayModel):
+    """Error of an autoregressive forecast."""
+
+    kind: ClassVar[str] = "ar"
+    version: ClassVar[int] = 1
+
+    def __init__(
+        self, order: int, half_life: float, bins: int, warmup: int, seasonality_ms: Sequence[int], interval_ms: int
+    ) -> None:
+        self._keep = float(0.5 ** (1.0 / half_life))
+        self._seasons = seasons(seasonality_ms, bins, interval_ms, 0.13)
+        state = SeriesState(
+            row=Column((OWN + 3,), np.float64),
+            lags=Column((order,), np.float64),
+            weights=Column((order,), np.float64),
+            inverse=Column((order, order), np.float64),
+            profile=Column((len(self._seasons.ms), bins, 2), np.float64),
+        )
+        super().__init__(warmup, state)
+
+    def observe(
+        self, series: IntArray, timestamp: TimeArray, value: FloatArray, learn: BoolArray, out: Judgement
+    ) -> None:
+        """Score each reading in order, then learn from it where ``learn`` is set."""
+        state = self._state
+        _observe(
+            series, timestamp, value, learn, out.surprise, out.expected, out.lower, out.upper,
+            state["row"], state["lags"], state["weights"], state["inverse"], state["profile"],
+            *self._seasons, self._keep,
+        )  # fmt: skip
