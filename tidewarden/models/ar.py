@@ -23,7 +23,7 @@ from numba import njit
 
 from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
 from tidewarden.models.contract import Judgement
-from tidewarden.models.profile import learn_offset, offset_after, seasons
+from tidewarden.models.profile import learn_offset, offset_after, seasons, steps_at
 from tidewarden.models.residual import (
     BAND,
     COUNT,
@@ -38,6 +38,7 @@ from tidewarden.models.residual import (
 )  # fmt: skip
 from tidewarden.models.state import ArrayModel, Column, SeriesState
 
+LAGS = 8
 PRIOR = 1.0  # variance of a weight before anything is known, in units where the lags have about unit deviation
 WOUND_UP = 10.0  # mean variance of a weight above which nothing more is forgotten
 FAR = 1e3  # scales from the centre: lags and forecasts stay within, so that their squares stay numbers
@@ -50,38 +51,67 @@ CENTER, SCALE, SINCE = range(OWN, OWN + 3)
 @njit(cache=True, nogil=True)
 def _forecast(lags: FloatArray, weights: FloatArray) -> float:
     z = 0.0
-    for j in range(len(lags)):
+    for j in range(LAGS):
         z += weights[j] * lags[j]
     return min(max(z, -FAR), FAR)
 
 
 @njit(cache=True, nogil=True)
+def _restart(covariance: FloatArray, order: int) -> None:
+    """Nothing is known yet; weights beyond ``order`` have no variance, so they stay zero."""
+    at = 0
+    for j in range(LAGS):
+        for k in range(j, LAGS):
+            covariance[at] = PRIOR if j == k and j < order else 0.0
+            at += 1
+
+
+@njit(cache=True, nogil=True)
 def _fit(
-    lags: FloatArray, weights: FloatArray, inverse: FloatArray, along: FloatArray, error: float, keep: float
+    lags: FloatArray,
+    weights: FloatArray,
+    covariance: FloatArray,
+    along: FloatArray,
+    error: float,
+    order: int,
+    keep: float,
 ) -> None:
-    """One step of recursive least squares; ``inverse`` is the weights' covariance, symmetric to the last bit."""
-    order = len(lags)
-    along[:] = 0.0
+    """One step of recursive least squares; the weights' ``covariance`` is kept as the rows of its upper triangle.
+
+    Always over all `LAGS`, because a loop of known length is several times as fast.
+    """
+    for k in range(LAGS):
+        along[k] = 0.0
     trace = 0.0
-    for j in range(order):
-        trace += inverse[j, j]
-        for k in range(order):
-            along[k] += inverse[j, k] * lags[j]
+    at = 0
+    for j in range(LAGS):
+        trace += covariance[at]
+        here = covariance[at] * lags[j]
+        at += 1
+        for k in range(j + 1, LAGS):
+            here += covariance[at] * lags[k]
+            along[k] += covariance[at] * lags[j]
+            at += 1
+        along[j] += here
     certainty = keep
-    for j in range(order):
+    for j in range(LAGS):
         certainty += lags[j] * along[j]
+    if certainty <= 0.0:
+        _restart(covariance, order)
+        return
     share = 1.0 / certainty
     forget = 1.0 / keep if trace < WOUND_UP * order else 1.0
     sound = True
-    for j in range(order):
-        weights[j] += share * along[j] * error
-        for k in range(order):
-            inverse[j, k] = (inverse[j, k] - along[j] * along[k] * share) * forget
-        sound = sound and inverse[j, j] > 0.0
+    at = 0
+    for j in range(LAGS):
+        step = along[j] * share
+        weights[j] += step * error
+        sound = sound and (j >= order or covariance[at] > step * along[j])
+        for k in range(j, LAGS):
+            covariance[at] = (covariance[at] - step * along[k]) * forget
+            at += 1
     if not sound:  # rounding has eaten it: the weights are good, what is known of their errors is not
-        for j in range(order):
-            for k in range(order):
-                inverse[j, k] = PRIOR if j == k else 0.0
+        _restart(covariance, order)
 
 
 @njit(cache=True, nogil=True)
@@ -109,17 +139,21 @@ def _observe(
     rows: FloatArray,
     all_lags: FloatArray,
     all_weights: FloatArray,
-    inverses: FloatArray,
+    covariances: FloatArray,
     profiles: FloatArray,
     season_ms: TimeArray,
     bins: IntArray,
     season_gain: FloatArray,
+    order: int,
     keep: float,
 ) -> None:
-    order = all_lags.shape[1]
-    along = np.empty(order)
+    along = np.empty(LAGS)
+    at = np.empty(len(season_ms), np.int64)
     for i in range(len(series)):
         x = value[i]
+        t = timestamp[i]
+        if i == 0 or t != timestamp[i - 1]:
+            steps_at(season_ms, bins, t, at)
         if not np.isfinite(x):
             continue
         s = series[i]
@@ -128,10 +162,9 @@ def _observe(
         count = row[COUNT]
         if count == 0.0 and learn[i]:
             row[CENTER] = x
-            row[SINCE] = timestamp[i]
-            for j in range(order):
-                inverses[s, j, j] = PRIOR
-        offset = offset_after(profiles[s], season_ms, bins, timestamp[i], int(row[SINCE]))
+            row[SINCE] = t
+            _restart(covariances[s], order)
+        offset = offset_after(profiles[s], at, season_ms, t - int(row[SINCE]))
         base = row[CENTER] + offset
         scale = max(row[SCALE], least_spread(row))
         ahead = _forecast(lags, all_weights[s])
@@ -148,13 +181,13 @@ def _observe(
         gap = bounded(row, gap, spread)
         if count >= order:
             error = min(max(gap / scale, -FAR), FAR)
-            _fit(lags, all_weights[s], inverses[s], along, error, keep)
+            _fit(lags, all_weights[s], covariances[s], along, error, order, keep)
             learn_residual(row, gap, spread)
-        for j in range(order - 1, 0, -1):
+        for j in range(LAGS - 1, 0, -1):
             lags[j] = lags[j - 1]
         lags[0] = min(max(ahead + gap / scale, -FAR), FAR)
         away = _learn_scale(row, x - base)
-        learn_offset(profiles[s], season_ms, bins, season_gain, timestamp[i], away)
+        learn_offset(profiles[s], at, season_gain, away)
         learn_grain(row, x)
 
 
@@ -167,13 +200,14 @@ class Ar(ArrayModel):
     def __init__(
         self, order: int, half_life: float, bins: int, warmup: int, seasonality_ms: Sequence[int], interval_ms: int
     ) -> None:
+        self._order = order
         self._keep = float(0.5 ** (1.0 / half_life))
         self._seasons = seasons(seasonality_ms, bins, interval_ms, 0.13)
         state = SeriesState(
             row=Column((OWN + 3,), np.float64),
-            lags=Column((order,), np.float64),
-            weights=Column((order,), np.float64),
-            inverse=Column((order, order), np.float64),
+            lags=Column((LAGS,), np.float64),
+            weights=Column((LAGS,), np.float64),
+            covariance=Column((LAGS * (LAGS + 1) // 2,), np.float64),
             profile=Column((len(self._seasons.ms), bins, 2), np.float64),
         )
         super().__init__(warmup, state)
@@ -185,6 +219,6 @@ class Ar(ArrayModel):
         state = self._state
         _observe(
             series, timestamp, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["row"], state["lags"], state["weights"], state["inverse"], state["profile"],
-            *self._seasons, self._keep,
+            state["row"], state["lags"], state["weights"], state["covariance"], state["profile"],
+            *self._seasons, self._order, self._keep,
         )  # fmt: skip

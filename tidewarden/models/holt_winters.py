@@ -17,7 +17,7 @@ from numba import njit
 
 from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
 from tidewarden.models.contract import Judgement
-from tidewarden.models.profile import learn_offset, offset_of, seasons, two_seasons
+from tidewarden.models.profile import learn_offset, offset_of, seasons, steps_at, two_seasons
 from tidewarden.models.residual import (
     BAND,
     COUNT,
@@ -56,14 +56,17 @@ def _observe(
     beta: float,
     damping: float,
 ) -> None:
+    at = np.empty(len(season_ms), np.int64)
     for i in range(len(series)):
         x = value[i]
+        t = timestamp[i]
+        if i == 0 or t != timestamp[i - 1]:
+            steps_at(season_ms, bins, t, at)
         if not np.isfinite(x):
             continue
-        t = timestamp[i]
         row = rows[series[i]]
         profile = profiles[series[i]]
-        offset, known = offset_of(profile, season_ms, bins, t)
+        offset, known = offset_of(profile, at)
         steps = min(max((t - row[TIME]) / interval_ms, 0.0), MOST_STEPS)
         level = row[LEVEL] + damping * row[TREND] * steps
         gap = x - level - offset
@@ -78,12 +81,12 @@ def _observe(
             continue
         if row[COUNT] == 0.0:
             row[LEVEL] = x
-            learn_offset(profile, season_ms, bins, season_gain, t, 0.0)
+            learn_offset(profile, at, season_gain, 0.0)
         else:
             if known:
                 gap = bounded(row, gap, spread)
                 learn_residual(row, gap, spread)
-            gap = learn_offset(profile, season_ms, bins, season_gain, t, gap)
+            gap = learn_offset(profile, at, season_gain, gap)
             row[LEVEL] = level + alpha * gap
             row[TREND] = damping * row[TREND] + alpha * beta * gap
         row[TIME] = t

@@ -48,43 +48,41 @@ def two_seasons(season_ms: TimeArray, interval_ms: int, otherwise: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def bin_of(timestamp: int, season_ms: int, bins: int) -> int:
-    """Which step of its season a time falls into."""
-    return int((timestamp % season_ms) * bins // season_ms)
+def steps_at(season_ms: TimeArray, bins: IntArray, timestamp: int, at: IntArray) -> None:
+    """Which step of each season a time falls into, into ``at``: once a tick, whole divisions being slow."""
+    for k in range(len(season_ms)):
+        at[k] = (timestamp % season_ms[k]) * bins[k] // season_ms[k]
 
 
 @njit(cache=True, nogil=True)
-def offset_of(profile: FloatArray, season_ms: TimeArray, bins: IntArray, timestamp: int) -> tuple[float, bool]:
-    """What this time adds to the level, and whether all its steps have been visited before."""
+def offset_of(profile: FloatArray, at: IntArray) -> tuple[float, bool]:
+    """What these steps add to the level, and whether all of them have been visited before."""
     offset = 0.0
     known = True
-    for k in range(len(season_ms)):
-        b = bin_of(timestamp, season_ms[k], bins[k])
-        offset += profile[k, b, OFFSET]
-        known = known and profile[k, b, VISITS] >= 1.0
+    for k in range(len(at)):
+        offset += profile[k, at[k], OFFSET]
+        known = known and profile[k, at[k], VISITS] >= 1.0
     return offset, known
 
 
 @njit(cache=True, nogil=True)
-def offset_after(profile: FloatArray, season_ms: TimeArray, bins: IntArray, timestamp: int, first: int) -> float:
-    """What this time adds, of those seasons alone that have gone round once since ``first``."""
+def offset_after(profile: FloatArray, at: IntArray, season_ms: TimeArray, lived_ms: int) -> float:
+    """What these steps add, of those seasons alone that have gone round in ``lived_ms``."""
     offset = 0.0
-    for k in range(len(season_ms)):
-        if timestamp - first >= season_ms[k]:
-            offset += profile[k, bin_of(timestamp, season_ms[k], bins[k]), OFFSET]
+    for k in range(len(at)):
+        if lived_ms >= season_ms[k]:
+            offset += profile[k, at[k], OFFSET]
     return offset
 
 
 @njit(cache=True, nogil=True)
-def learn_offset(
-    profile: FloatArray, season_ms: TimeArray, bins: IntArray, gain: FloatArray, timestamp: int, gap: float
-) -> float:
+def learn_offset(profile: FloatArray, at: IntArray, gain: FloatArray, gap: float) -> float:
     """Let each season take its share of a residual in turn; what is left of it."""
-    for k in range(len(season_ms)):
-        b = bin_of(timestamp, season_ms[k], bins[k])
-        visits = profile[k, b, VISITS]
+    for k in range(len(at)):
+        step = profile[k, at[k]]
+        visits = step[VISITS]
         taken = gap * max(1.0 / (visits + 1.0), gain[k])
-        profile[k, b, OFFSET] += taken
-        profile[k, b, VISITS] = min(visits + 1.0, 1e6)
+        step[OFFSET] += taken
+        step[VISITS] = min(visits + 1.0, 1e6)
         gap -= taken
     return gap

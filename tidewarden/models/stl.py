@@ -25,7 +25,7 @@ from numba import njit
 
 from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
 from tidewarden.models.contract import Judgement
-from tidewarden.models.profile import seasons, two_seasons
+from tidewarden.models.profile import seasons, steps_at, two_seasons
 from tidewarden.models.residual import (
     BAND,
     COUNT,
@@ -62,17 +62,12 @@ def _trend(ring: FloatArray, n: int, weights: FloatArray, upto: FloatArray) -> f
 
 
 @njit(cache=True, nogil=True)
-def _season_at(profile: FloatArray, season_ms: int, bins: int, center: float, timestamp: int) -> float:
-    """What a season adds, drawn straight between the middles of its steps where these hold several readings."""
-    at = (timestamp % season_ms) * bins / season_ms
-    b = min(int(at), bins - 1)
-    away = at - b - center
-    if center == 0.0:
-        return float(profile[b, OFFSET])
-    neighbour = (b + 1) % bins if away > 0.0 else (b - 1) % bins
-    if profile[neighbour, VISITS] == 0.0:
-        return float(profile[b, OFFSET])
-    return float(profile[b, OFFSET] + abs(away) * (profile[neighbour, OFFSET] - profile[b, OFFSET]))
+def _season_at(profile: FloatArray, b: int, beside: int, away: float) -> float:
+    """What a season adds, drawn straight from the middle of a step towards that of its neighbour."""
+    here = float(profile[b, OFFSET])
+    if away == 0.0 or profile[beside, VISITS] == 0.0:
+        return here
+    return here + away * (float(profile[beside, OFFSET]) - here)
 
 
 @njit(cache=True, nogil=True)
@@ -103,10 +98,16 @@ def _close_step(profile: FloatArray, under_way: FloatArray, bins: int, gain: flo
 
 @njit(cache=True, nogil=True)
 def _learn_season(
-    profile: FloatArray, under_way: FloatArray, season_ms: int, bins: int, gain: float, timestamp: int, x: float
+    profile: FloatArray,
+    under_way: FloatArray,
+    season_ms: int,
+    bins: int,
+    gain: float,
+    timestamp: int,
+    b: int,
+    x: float,
 ) -> None:
-    """Count a reading without trend's and the other seasons' share in its step."""
-    b = (timestamp % season_ms) * bins // season_ms
+    """Count a reading, without what other seasons add, in its step ``b``."""
     if under_way[N] == 0.0 and under_way[KNOWN] == 0.0:
         under_way[SINCE] = timestamp
     elif b != int(under_way[STEP]):
@@ -145,8 +146,19 @@ def _observe(
 ) -> None:
     n_seasons = len(season_ms)
     offsets = np.zeros(n_seasons)
+    at = np.empty(n_seasons, np.int64)
+    beside = np.empty(n_seasons, np.int64)
+    away = np.empty(n_seasons)
     for i in range(len(series)):
         x = value[i]
+        t = timestamp[i]
+        if i == 0 or t != timestamp[i - 1]:
+            steps_at(season_ms, bins, t, at)
+            for k in range(n_seasons):
+                # Where a step holds one reading, its middle is where that falls.
+                off = (t % season_ms[k]) * bins[k] / season_ms[k] - at[k] - center[k] if center[k] > 0.0 else 0.0
+                away[k] = abs(off)
+                beside[k] = (at[k] + (1 if off > 0.0 else -1)) % bins[k]
         if not np.isfinite(x):
             continue
         s = series[i]
@@ -158,7 +170,7 @@ def _observe(
             offsets[k] = 0.0
             if steps[s, k, ROUND] == 1.0:
                 known = True
-                offsets[k] = _season_at(profiles[s, k], season_ms[k], bins[k], center[k], timestamp[i])
+                offsets[k] = _season_at(profiles[s, k], at[k], beside[k], away[k])
             season += offsets[k]
         trend = _trend(rings[s], count, weights, upto) if count > 0 else x - season
         middle = trend + season
@@ -177,7 +189,7 @@ def _observe(
         rings[s, count % rings.shape[1]] = trend + gap
         for k in range(n_seasons):
             _learn_season(
-                profiles[s, k], steps[s, k], season_ms[k], bins[k], gain[k], timestamp[i], trend + gap + offsets[k]
+                profiles[s, k], steps[s, k], season_ms[k], bins[k], gain[k], t, at[k], trend + gap + offsets[k]
             )
         learn_grain(row, x)
 

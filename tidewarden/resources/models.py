@@ -133,7 +133,7 @@ class StlParams(Model):
 class ArParams(Model):
     """Parameters of `ar`: error of an autoregressive forecast, on top of the time of day."""
 
-    order: int = Field(8, ge=1, le=16, description="Readings before it that a reading is forecast from.")
+    order: int = Field(8, ge=1, le=8, description="Readings before it that a reading is forecast from.")
     half_life: float = Field(1000.0, ge=10, description="Readings after which a reading's weight has halved.")
     bins: int = Field(48, ge=2, le=240, description="Steps that the season is cut into.")
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
