@@ -1,0 +1,385 @@
+"""The classic models against slow, plain Python versions of them, and what each promises on data made for it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tidewarden.models import ar, cusum, holt_winters, iqr, quantile, residual, stl, zscore
+from unit.slow_models import DAY_MS, HOUR_MS, NOTHING, Said, bounded, least, readings
+from unit.slow_models import agree as agree_exactly
+
+SEEDS = range(2)
+WEEK_MS = 7 * DAY_MS
+MINUTE_MS = 60_000
+SEASONS = [([DAY_MS], 24), ([DAY_MS, WEEK_MS], 6), ([], 48)]
+FORECASTERS = ["zscore", "iqr", "cusum", "holt_winters", "stl", "ar"]
+
+
+class SlowResiduals:
+    """How far off a model usually is, of all that it was off before, each at most four spreads."""
+
+    def __init__(self) -> None:
+        self.past: list[float] = []
+        self.n_gaps = 0
+        self.mean = 0.0
+
+    @property
+    def spread(self) -> float:
+        return max(self.mean, self.grain)
+
+    @property
+    def grain(self) -> float:
+        return least(self.past, 0.25, self.past[-1] if self.past else 0.0)
+
+    def bounded(self, gap: float) -> float:
+        return gap if self.n_gaps < residual.YOUNG else bounded(gap, residual.BOUND * self.spread)
+
+    def learn(self, gap: float) -> None:
+        before, self.n_gaps = self.spread if self.n_gaps else 0.0, self.n_gaps + 1
+        self.mean = before + (abs(gap) - before) * max(residual.SPREAD_GAIN, 1 / self.n_gaps)
+
+    def judge(self, x: float, middle: float) -> Said:
+        if self.n_gaps < residual.YOUNG:
+            return NOTHING
+        reach = residual.BAND * self.spread
+        return Said(abs(x - middle) / self.spread, middle, middle - reach, middle + reach)
+
+
+class SlowZscore:
+    """Mean and deviation of a list of the last readings."""
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.past: list[float] = []
+        self.entered: list[float] = []
+
+    def see(self, time_ms: int, x: float, learn: bool) -> Said:
+        said, last = NOTHING, self.entered[-self.window :]
+        if len(last) >= residual.YOUNG:
+            mean = math.fsum(last) / len(last)
+            deviation = math.sqrt(math.fsum((y - mean) ** 2 for y in last) / len(last))
+            sigma = max(deviation, least(self.past, 0.25, self.past[-1]))
+            reach = zscore.BAND * sigma
+            said = Said(abs(x - mean) / sigma, mean, mean - reach, mean + reach)
+            entering = mean + bounded(x - mean, residual.BOUND * sigma)
+        else:
+            entering = x
+        if learn:
+            self.past.append(x)
+            self.entered.append(entering)
+        return said
+
+
+class SlowIqr:
+    """Three quantiles that step towards each reading, by more the rarer it is on that side."""
+
+    def __init__(self, half_life: float, fence: float) -> None:
+        self.gain = 1 - 0.5 ** (1 / half_life)
+        self.fence = fence
+        self.past: list[float] = []
+        self.quartiles = np.zeros(3)
+
+    def see(self, time_ms: int, x: float, learn: bool) -> Said:
+        low, middle, high = self.quartiles
+        box = max(high - low, 2 * least(self.past, 0.25, self.past[-1] if self.past else 0.0))
+        said = NOTHING
+        if len(self.past) >= iqr.FIT:
+            said = Said(max(low - x, x - high) / box, middle, low - self.fence * box, high + self.fence * box)
+        if learn:
+            self.past.append(x)
+            if len(self.past) == iqr.FIT:
+                self.quartiles = np.quantile(self.past, [0.25, 0.5, 0.75])
+            elif len(self.past) > iqr.FIT:
+                stride = iqr.STRIDE * box * max(self.gain, 1 / len(self.past))
+                stepped = [
+                    q + (min(x - q, stride * tau) if x > q else -min(q - x, stride * (1 - tau)))
+                    for q, tau in zip(self.quartiles, (0.25, 0.5, 0.75), strict=True)
+                ]
+                self.quartiles = np.array([min(stepped[:2]), stepped[1], max(stepped[1:])])
+        return said
+
+
+class SlowCusum:
+    """Two sums of how far readings lie beyond the slack."""
+
+    def __init__(self, half_life: float, slack: float) -> None:
+        self.gain = 1 - 0.5 ** (1 / half_life)
+        self.slack = slack
+        self.residuals = SlowResiduals()
+        self.mean = 0.0
+        self.sums = {1: 0.0, -1: 0.0}
+
+    def see(self, time_ms: int, x: float, learn: bool) -> Said:
+        off, sigma = self.residuals, residual.SIGMA * self.residuals.spread
+        ready = off.n_gaps >= residual.YOUNG
+        said = off.judge(x, self.mean)
+        if ready:
+            beyond = max(before + side * (x - self.mean) / sigma for side, before in self.sums.items())
+            said = said._replace(surprise=beyond - self.slack)
+        if learn:
+            if not off.past:
+                self.mean = x
+            else:
+                gap = off.bounded(x - self.mean)
+                if ready:
+                    for side, before in self.sums.items():
+                        self.sums[side] = min(max(before + side * gap / sigma - self.slack, 0.0), cusum.LIMIT)
+                off.learn(gap)
+                self.mean += gap * max(self.gain, 1 / (len(off.past) + 1))
+            off.past.append(x)
+        return said
+
+
+class SlowProfile:
+    """An offset for each step of each season, that takes its share of what is left."""
+
+    def __init__(self, seasons_ms: list[int], bins: int, share: float) -> None:
+        # A reading an hour; a step holds at least one.
+        self.bins = {season: min(bins, season // HOUR_MS) for season in seasons_ms}
+        self.gain = {season: 1 - (1 - share) ** (n * HOUR_MS / season) for season, n in self.bins.items()}
+        self.offset: dict[tuple[int, int], float] = {}
+        self.visits: dict[tuple[int, int], int] = {}
+
+    def steps(self, time_ms: int) -> list[tuple[int, int]]:
+        return [(season, time_ms % season * n // season) for season, n in self.bins.items()]
+
+    def learn(self, time_ms: int, gap: float) -> float:
+        for step in self.steps(time_ms):
+            self.visits[step] = self.visits.get(step, 0) + 1
+            taken = gap * max(1 / self.visits[step], self.gain[step[0]])
+            self.offset[step] = self.offset.get(step, 0.0) + taken
+            gap -= taken
+        return gap
+
+
+class SlowHoltWinters:
+    """Level, damped trend and offsets, corrected by the error of the forecast."""
+
+    def __init__(self, alpha: float, beta: float, gamma: float, damping: float, profile: SlowProfile) -> None:
+        self.alpha, self.beta, self.damping = alpha, beta, damping
+        self.profile = profile
+        self.residuals = SlowResiduals()
+        self.level = self.trend = 0.0
+        self.time_ms = 0
+
+    def see(self, time_ms: int, x: float, learn: bool) -> Said:
+        off, steps = self.residuals, self.profile.steps(time_ms)
+        known = all(step in self.profile.visits for step in steps)
+        ahead = min(max((time_ms - self.time_ms) / HOUR_MS, 0), holt_winters.MOST_STEPS)
+        level = self.level + self.damping * self.trend * ahead
+        middle = level + sum(self.profile.offset.get(step, 0.0) for step in steps)
+        said = off.judge(x, middle) if known else NOTHING
+        if learn:
+            if not off.past:
+                self.level = x
+                self.profile.learn(time_ms, 0.0)
+            else:
+                gap = x - middle
+                if known:
+                    gap = off.bounded(gap)
+                    off.learn(gap)
+                gap = self.profile.learn(time_ms, gap)
+                self.level = level + self.alpha * gap
+                self.trend = self.damping * self.trend + self.alpha * self.beta * gap
+            self.time_ms = time_ms
+            off.past.append(x)
+        return said
+
+
+class SlowQuantile:
+    """`numpy.quantile` of the first readings."""
+
+    def __init__(self, lower: float, upper: float, window: int) -> None:
+        self.quantiles, self.window = (lower, upper), window
+        self.past: list[float] = []
+
+    def see(self, time_ms: int, x: float, learn: bool) -> Said:
+        if len(self.past) < self.window:
+            if learn:
+                self.past.append(x)
+            return NOTHING
+        lower, upper = np.quantile(self.past, self.quantiles)
+        width = max(upper - lower, 1e-3 * max(abs(lower), abs(upper)), 1e-9)
+        return Said(max(lower - x, x - upper) / width, float(np.clip(x, lower, upper)), lower, upper)
+
+
+class SlowAr:
+    """Weights of the lags by solving the faded normal equations anew at each reading."""
+
+    def __init__(self, order: int, half_life: float, profile: SlowProfile) -> None:
+        self.order, self.keep, self.profile = order, 0.5 ** (1 / half_life), profile
+        self.residuals = SlowResiduals()
+        self.center = self.scale = 0.0
+        self.first_ms = 0
+        self.lags = np.zeros(order)  # newest first
+        self.weights = np.zeros(order)
+        self.normal = np.eye(order) / ar.PRIOR
+
+    def see(self, time_ms: int, x: float, learn: bool) -> Said:
+        off = self.residuals
+        if learn and not off.past:
+            self.center, self.first_ms = x, time_ms
+        lived_ms = time_ms - self.first_ms
+        steps = [step for step in self.profile.steps(time_ms) if lived_ms >= step[0]]
+        base = self.center + sum(self.profile.offset.get(step, 0.0) for step in steps)
+        scale = max(self.scale, off.grain)
+        ahead = bounded(float(self.weights @ self.lags), ar.FAR)
+        said = off.judge(x, base + scale * ahead)
+        if learn:
+            gap = off.bounded(x - base - scale * ahead)
+            if len(off.past) >= self.order:
+                self.fit(bounded(gap / scale, ar.FAR))
+                off.learn(gap)
+            self.lags = np.array([bounded(ahead + gap / scale, ar.FAR), *self.lags[:-1]])
+            self.learn_scale(time_ms, x - base)
+            off.past.append(x)
+        return said
+
+    def fit(self, error: float) -> None:
+        square = np.outer(self.lags, self.lags)
+        fades = np.trace(np.linalg.inv(self.normal)) < ar.WOUND_UP * self.order
+        self.weights = self.weights + np.linalg.solve(self.keep * self.normal + square, self.lags) * error
+        self.normal = self.keep * self.normal + square if fades else self.normal + square / self.keep
+
+    def learn_scale(self, time_ms: int, away: float) -> None:
+        n = len(self.residuals.past)
+        if n > residual.YOUNG:
+            away = bounded(away, 5 * max(self.scale, self.residuals.grain))
+        self.center += away * max(ar.CENTER_GAIN, 1 / (n + 1))
+        self.scale += (abs(away) - self.scale) * max(ar.SCALE_GAIN, 1 / (n + 1))
+        self.profile.learn(time_ms, away)
+
+
+class SlowSeason:
+    """The part of a reading that repeats: closed steps in a list, and what is made of them."""
+
+    def __init__(self, season_ms: int, bins: int, half_life: float) -> None:
+        self.season_ms, self.bins = season_ms, min(bins, season_ms // HOUR_MS)
+        self.gain = 1 - 0.5 ** (1 / half_life)
+        self.readings = season_ms / HOUR_MS / self.bins
+        self.closed: list[int] = []
+        self.latest: dict[int, float] = {}
+        self.offset: dict[int, float] = {}
+        self.open: list[float] = []
+        self.step = 0
+        self.first_ms: int | None = None
+        self.round = False
+
+    def at(self, time_ms: int) -> float:
+        """Straight between the middles of steps; the middle of a step is where its readings have theirs."""
+        if not self.round:
+            return 0.0
+        exact = time_ms % self.season_ms * self.bins / self.season_ms
+        step = time_ms % self.season_ms * self.bins // self.season_ms
+        here = self.offset.get(step, 0.0)
+        away = exact - step - (0.5 - 0.5 / self.readings)
+        beside = (step + (1 if away > 0 else -1)) % self.bins
+        if self.readings < 2 or beside not in self.latest:
+            return here
+        return here + abs(away) * (self.offset[beside] - here)
+
+    def learn(self, time_ms: int, x: float) -> None:
+        step = time_ms % self.season_ms * self.bins // self.season_ms
+        if self.first_ms is None:
+            self.first_ms = time_ms
+        elif step != self.step:
+            self.close(time_ms - self.first_ms >= self.season_ms)
+            self.open = []
+        self.step = step
+        self.open.append(x)
+
+    def close(self, over: bool) -> None:
+        self.closed.append(self.step)
+        self.latest[self.step] = sum(self.open) / len(self.open)
+        middle = sum(self.latest.values()) / len(self.latest)
+        if self.round:
+            share = max(1 / self.closed.count(self.step), self.gain)
+            before = self.offset.get(self.step, 0.0)
+            self.offset[self.step] = before + share * (self.latest[self.step] - middle - before)
+        elif over:
+            self.round = True
+            self.offset = {step: mean - middle for step, mean in self.latest.items()}
+
+
+class SlowStl:
+    """A weighted mean of the last readings without their seasons, and the seasons."""
+
+    def __init__(self, trend: int, seasons: list[SlowSeason]) -> None:
+        self.trend, self.seasons = trend, seasons
+        self.residuals = SlowResiduals()
+        self.calm: list[float] = []  # readings without season, and with less of what was too much
+
+    def see(self, time_ms: int, x: float, learn: bool) -> Said:
+        off, offsets = self.residuals, [season.at(time_ms) for season in self.seasons]
+        last = self.calm[: -self.trend - 1 : -1]
+        weights = [(1 - (age / self.trend) ** 3) ** 3 for age in range(len(last))]
+        trend = float(np.average(last, weights=weights)) if last else x - sum(offsets)
+        middle = trend + sum(offsets)
+        known = not self.seasons or any(season.round for season in self.seasons)
+        said = off.judge(x, middle) if known else NOTHING
+        if learn:
+            gap = off.bounded(x - middle)
+            if self.calm:
+                off.learn(gap)
+            self.calm.append(trend + gap)
+            for season, offset in zip(self.seasons, offsets, strict=True):
+                season.learn(time_ms, trend + gap + offset)
+            off.past.append(x)
+        return said
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("window", [16, 240])
+def test_zscore_is_mean_and_deviation_of_a_window(window: int, seed: int) -> None:
+    """`zscore` equals the statistics of a list of the last readings, of windows that slide often and seldom."""
+    agree_exactly(zscore.Zscore(window, 60), lambda: SlowZscore(window), readings(seed), 1e-7)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("half_life", "fence"), [(3.0, 3.0), (240.0, 1.5)])
+def test_iqr_is_three_quantiles_that_step(half_life: float, fence: float, seed: int) -> None:
+    """`iqr` equals its slow version on eight interleaved series of every shape."""
+    agree_exactly(iqr.Iqr(half_life, fence, 60), lambda: SlowIqr(half_life, fence), readings(seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("method", "patience"), [("cusum", 1), ("page_hinkley", cusum.PATIENCE)])
+def test_cusum_is_two_sums(method: str, patience: float, seed: int) -> None:
+    """`cusum` equals its slow version, by both methods."""
+    agree_exactly(cusum.Cusum(method, 30, 0.5, 60), lambda: SlowCusum(30 * patience, 0.5), readings(seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("seasons_ms", "bins"), SEASONS)
+def test_holt_winters_is_level_trend_and_season(seasons_ms: list[int], bins: int, seed: int) -> None:
+    """`holt_winters` equals its slow version, with no season, one and two."""
+    shares = (0.2, 0.1, 0.3, 0.9)
+    model = holt_winters.HoltWinters(*shares, bins, None, seasons_ms, HOUR_MS)
+    agree_exactly(model, lambda: SlowHoltWinters(*shares, SlowProfile(seasons_ms, bins, 0.3)), readings(seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("lower", "upper", "window"), [(0.005, 0.995, 300), (0.0, 1.0, 20), (0.5, 0.5, 31)])
+def test_quantile_is_numpys(lower: float, upper: float, window: int, seed: int) -> None:
+    """`quantile` equals `numpy.quantile` of the training window, at the extremes and in the middle, too."""
+    model = quantile.Quantile(lower, upper, window)
+    agree_exactly(model, lambda: SlowQuantile(lower, upper, window), readings(seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("seasons_ms", "bins"), SEASONS)
+def test_stl_takes_a_reading_apart(seasons_ms: list[int], bins: int, seed: int) -> None:
+    """`stl` equals its slow version, with steps of one reading and of several, with no season, one and two."""
+    model = stl.Stl(30, 2.0, bins, None, seasons_ms, HOUR_MS)
+    agree_exactly(model, lambda: SlowStl(30, [SlowSeason(season, bins, 2.0) for season in seasons_ms]), readings(seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("order", "seasons_ms", "bins"), [(1, [], 48), (8, [DAY_MS], 24), (3, [DAY_MS, WEEK_MS], 6)])
+def test_ar_solves_the_normal_equations(order: int, seasons_ms: list[int], bins: int, seed: int) -> None:
+    """`ar` equals least squares solved anew at each reading, with no season, one and two."""
+    model = ar.Ar(order, 100.0, bins, 60, seasons_ms, HOUR_MS)
+    agree_exactly(model, lambda: SlowAr(order, 100.0, SlowProfile(seasons_ms, bins, 0.13)), readings(seed), 1e-6)
