@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from tidewarden.models import ar, cusum, holt_winters, iqr, quantile, residual, stl, zscore
+from tidewarden.models.contract import Judgement
+from tidewarden.models.registry import build
+from tidewarden.resources.models import ModelSpec
 from unit.slow_models import DAY_MS, HOUR_MS, NOTHING, Said, bounded, least, readings
 from unit.slow_models import agree as agree_exactly
 
@@ -383,3 +386,152 @@ def test_ar_solves_the_normal_equations(order: int, seasons_ms: list[int], bins:
     """`ar` equals least squares solved anew at each reading, with no season, one and two."""
     model = ar.Ar(order, 100.0, bins, 60, seasons_ms, HOUR_MS)
     agree_exactly(model, lambda: SlowAr(order, 100.0, SlowProfile(seasons_ms, bins, 0.13)), readings(seed), 1e-6)
+
+
+def judged(kind: str, value: np.ndarray, seasons_ms: tuple[int, ...] = (), **parameters: float | str) -> Judgement:
+    """What a model says of one series, a reading a minute."""
+    model = build(ModelSpec.model_validate({"kind": kind, kind: parameters}), seasons_ms, MINUTE_MS)
+    out = Judgement.blank(len(value))
+    model.resize(1)
+    times = np.arange(len(value), dtype=np.int64) * MINUTE_MS
+    model.observe(np.zeros(len(value), np.int32), times, value, np.isfinite(value), out)
+    return out
+
+
+def noise(n: int, seed: int = 0) -> np.ndarray:
+    return 100 + np.random.default_rng(seed).normal(0, 2, n)
+
+
+@pytest.mark.parametrize("kind", [*FORECASTERS, "quantile"])
+def test_an_incident_is_seen_to_its_end_and_forgotten(kind: str) -> None:
+    """A burst of wild readings does not hide the next outlier, nor leave the band off the signal."""
+    value = noise(2400)
+    value[1800:1810] += 100.0 * (-1.0) ** np.arange(10)
+    value[1900] += 60.0
+    out = judged(kind, value, **{"window": 1440} if kind == "quantile" else {})
+    calm = np.r_[1000:1800, 1950:2400]
+    assert out.surprise[1900] > np.max(out.surprise[calm])
+    assert np.min(out.surprise[1800:1810]) > np.quantile(out.surprise[calm], 0.99)
+    assert np.abs(out.expected[1950:] - 100).max() < 8
+    assert np.max(out.upper[1950:] - out.lower[1950:]) < 2.5 * np.max(out.upper[1600:1800] - out.lower[1600:1800])
+
+
+@pytest.mark.parametrize("kind", FORECASTERS)
+def test_a_lasting_shift_becomes_the_new_normal(kind: str) -> None:
+    """A level a thousand deviations away is inside the band a day later, and the band is no wider than it should be."""
+    value = noise(1500 + 1440)
+    value[1500:] += 2000.0
+    out = judged(kind, value)
+    late = slice(-200, None)
+    assert out.surprise[1500] > 10 * np.max(out.surprise[1000:1500])
+    assert np.mean((value[late] >= out.lower[late]) & (value[late] <= out.upper[late])) > 0.9
+    assert np.median(out.upper[late] - out.lower[late]) < 60  # ideally 10
+
+
+def test_quantile_never_forgets_what_normal_was() -> None:
+    """Of a signal that has moved for good the trained limits say so for ever."""
+    value = noise(4000)
+    value[2000:] += 30
+    assert np.min(judged("quantile", value).surprise[2000:]) > 0.5
+
+
+@pytest.mark.parametrize("method", ["cusum", "page_hinkley"])
+def test_cusum_finds_a_shift_that_no_reading_gives_away(method: str) -> None:
+    """A shift of one deviation is beyond all of a calm day within thirty readings; a z-score does not see it."""
+    found = seen = 0
+    for seed in range(20):
+        value = noise(1440 + 60, seed)
+        value[1440:] += 2.0
+        for kind, parameters in (("cusum", {"method": method}), ("zscore", {})):
+            surprise = judged(kind, value, **parameters).surprise
+            beyond = bool(np.max(surprise[1440:1470]) > np.max(surprise[60:1440]))
+            found += beyond and kind == "cusum"
+            seen += beyond and kind == "zscore"
+    assert found >= 15
+    assert seen <= 5
+
+
+def test_page_hinkley_has_the_longer_memory() -> None:
+    """A shift stays news several times as long as by the other method, because the reference gives way more slowly."""
+    value = noise(6000)
+    value[3000:] += 4.0
+    news = []
+    for method in ("cusum", "page_hinkley"):
+        surprise = judged("cusum", value, method=method, half_life=120.0).surprise
+        news.append(int((surprise[3000:] > np.max(surprise[1000:3000])).sum()))
+    assert 100 < news[0] < 1000
+    assert news[1] > 3 * news[0]
+
+
+def test_iqr_finds_the_quartiles_of_skewed_readings() -> None:
+    """On log-normal readings the box is that of the distribution, within a tenth."""
+    value = np.exp(np.random.default_rng(3).normal(0, 1, 60_000))
+    out = judged("iqr", value, half_life=2000.0, fence=1.0)
+    low, middle, high = np.exp([-0.6745, 0, 0.6745])
+    box = high - low
+    late = slice(30_000, None)
+    assert np.mean(out.expected[late]) == pytest.approx(middle, rel=0.1)
+    assert np.mean(out.lower[late]) == pytest.approx(low - box, rel=0.1)
+    assert np.mean(out.upper[late]) == pytest.approx(high + box, rel=0.1)
+
+
+def wave(n: int, per_day: float = 0.0) -> np.ndarray:
+    """A day's curve with a sharp morning, on a line."""
+    minutes = np.arange(n)
+    day = minutes * 2 * np.pi / 1440
+    return 200 + 40 * np.sin(day) + 15 * np.cos(2 * day) + minutes * per_day / 1440
+
+
+@pytest.mark.parametrize("kind", ["holt_winters", "stl", "ar"])
+@pytest.mark.parametrize("per_day", [0.0, 20.0])
+def test_season_and_trend_are_expected(kind: str, per_day: float) -> None:
+    """After a week what is expected is the curve without its noise, on a level and on a line, also after a spike."""
+    truth = wave(7 * 1440, per_day)
+    value = truth + np.random.default_rng(1).normal(0, 3, len(truth))
+    value[5 * 1440 : 5 * 1440 + 20] += 300
+    out = judged(kind, value, (DAY_MS,))
+    late = slice(6 * 1440, None)
+    assert np.sqrt(np.mean((out.expected[late] - truth[late]) ** 2)) < 2.0
+    assert np.mean((value[late] >= out.lower[late]) & (value[late] <= out.upper[late])) > 0.97
+
+
+def test_stl_follows_a_level_that_steps_under_a_season() -> None:
+    """Where `seasonal` takes a day for a new level, the trend of `stl` takes two hours."""
+    truth = wave(6 * 1440)
+    truth[5 * 1440 :] += 30
+    value = truth + np.random.default_rng(2).normal(0, 3, len(truth))
+    after = slice(5 * 1440 + 120, 5 * 1440 + 240)
+    off = {kind: np.abs(judged(kind, value, (DAY_MS,)).expected - truth)[after].mean() for kind in ("stl", "seasonal")}
+    assert off["stl"] < 4
+    assert off["seasonal"] > 2 * off["stl"]
+
+
+def test_ar_finds_the_weights_of_its_process() -> None:
+    """Of a simulated AR(2) the error of the forecast is the innovation, and its weights are those of the process."""
+    rng = np.random.default_rng(4)
+    shocks = rng.normal(0, 1, 20_000)
+    value = np.zeros(len(shocks))
+    for i in range(2, len(value)):
+        value[i] = 1.5 * value[i - 1] - 0.7 * value[i - 2] + shocks[i]
+    model = ar.Ar(2, 5000.0, 48, 120, (), MINUTE_MS)
+    model.resize(1)
+    out = Judgement.blank(len(value))
+    times = np.arange(len(value), dtype=np.int64) * MINUTE_MS
+    model.observe(np.zeros(len(value), np.int32), times, value, np.ones(len(value), bool), out)
+    np.testing.assert_allclose(model.snapshot()["weights"][0], [1.5, -0.7, 0, 0, 0, 0, 0, 0], atol=0.05)
+    assert np.std(value[10_000:] - out.expected[10_000:]) == pytest.approx(1.0, rel=0.05)
+
+
+def test_ar_keeps_its_footing_in_a_constant() -> None:
+    """A signal that stands still for a week is forecast as before when it moves again."""
+    moving = 100 + np.sin(np.arange(500) * 0.3) * 10
+    value = np.concatenate([moving, np.full(10_000, moving[-1]), moving[::-1]])
+    out = judged("ar", value, half_life=50.0)
+    assert np.isfinite(out.surprise[-500:]).all()
+    assert np.abs(out.expected - value)[-300:].max() < 1.0
+
+
+def test_quantiles_that_would_cost_too_much_are_refused() -> None:
+    """Limits that keep more than 500 readings a side name the window, the number and the remedy."""
+    with pytest.raises(ValueError, match=r"window 20000 has 1000 readings beyond a limit.*shorter window"):
+        ModelSpec.model_validate({"kind": "quantile", "quantile": {"window": 20_000, "upper": 0.95}})
