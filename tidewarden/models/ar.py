@@ -8,7 +8,8 @@ utilisation), where a jump is news although both ends are ordinary values. It fo
 reports it, and a lasting shift is news for a few readings only.
 
 Errors count as at most `BOUND` spreads when they are learned from, and the lags hold what was expected plus such
-an error, so that an outlier does not echo in the next `order` forecasts. Forgetting pauses where the readings
+an error, so that an outlier does not echo in the next `order` forecasts; what lasts longer than `order` readings
+is no outlier and counts as it is. Forgetting pauses where the readings
 say nothing about the weights (a constant), else the fit would lose its footing ("wind-up").
 Sources: Box and Jenkins 1970; Ljung and Söderström 1983 for the recursion.
 """
@@ -26,9 +27,11 @@ from tidewarden.models.contract import Judgement
 from tidewarden.models.profile import learn_offset, offset_after, seasons, steps_at
 from tidewarden.models.residual import (
     BAND,
+    BOUND,
     COUNT,
     JUDGED,
     OWN,
+    RUN,
     YOUNG,
     bounded,
     learn_grain,
@@ -41,19 +44,25 @@ from tidewarden.models.state import ArrayModel, Column, SeriesState
 LAGS = 8
 PRIOR = 1.0  # variance of a weight before anything is known, in units where the lags have about unit deviation
 WOUND_UP = 10.0  # mean variance of a weight above which nothing more is forgotten
-FAR = 1e3  # scales from the centre: lags and forecasts stay within, so that their squares stay numbers
+FAR = 10.0  # scales from the centre: further out, lags are all the same, or one of them would say everything
 CENTER_GAIN = 0.002
-SCALE_GAIN = 0.005
+WIDTH_GAIN = 0.005
+# The scale is nothing to judge by, it makes lags comparable: so it may double with a reading as a signal comes to life.
+RISE_GAIN = 0.1
+FALL_GAIN = 0.002
 
-CENTER, SCALE, SINCE = range(OWN, OWN + 3)
+CENTER, WIDTH, SCALE, SINCE = range(OWN, OWN + 4)
 
 
 @njit(cache=True, nogil=True)
-def _forecast(lags: FloatArray, weights: FloatArray) -> float:
-    z = 0.0
+def _forecast(lags: FloatArray, weights: FloatArray, scale: float, z: FloatArray) -> float:
+    """Scales from the centre that the next reading should lie; ``z`` receives the lags in scales."""
+    share = 1.0 / scale
+    ahead = 0.0
     for j in range(LAGS):
-        z += weights[j] * lags[j]
-    return min(max(z, -FAR), FAR)
+        z[j] = min(max(lags[j] * share, -FAR), FAR)
+        ahead += weights[j] * z[j]
+    return min(max(ahead, -FAR), FAR)
 
 
 @njit(cache=True, nogil=True)
@@ -115,14 +124,20 @@ def _fit(
 
 
 @njit(cache=True, nogil=True)
-def _learn_scale(row: FloatArray, away: float) -> float:
-    """Move centre and scale by a reading's bounded distance from the centre; the bounded distance."""
-    count = row[COUNT]
-    if count > YOUNG:
-        reach = 5.0 * max(row[SCALE], least_spread(row))
+def _learn_center(row: FloatArray, away: float, scale: float) -> float:
+    """Move centre, width and scale by a reading's distance from the centre; the distance, bounded by the width."""
+    share = 1.0 / (row[COUNT] + 1.0)
+    # Of readings as they are and not as they were expected, so that a forecast that runs away cannot take it along.
+    beyond = abs(away) - row[SCALE]
+    if beyond > 0.0:
+        row[SCALE] += min(beyond * max(RISE_GAIN, share), scale)
+    else:
+        row[SCALE] += beyond * max(FALL_GAIN, share)
+    if row[COUNT] > YOUNG:
+        reach = BOUND * max(row[WIDTH], least_spread(row))
         away = min(max(away, -reach), reach)
-    row[CENTER] += away * max(CENTER_GAIN, 1.0 / (count + 1.0))
-    row[SCALE] += (abs(away) - row[SCALE]) * max(SCALE_GAIN, 1.0 / (count + 1.0))
+    row[CENTER] += away * max(CENTER_GAIN, share)
+    row[WIDTH] += (abs(away) - row[WIDTH]) * max(WIDTH_GAIN, share)
     return away
 
 
@@ -143,17 +158,21 @@ def _observe(
     profiles: FloatArray,
     season_ms: TimeArray,
     bins: IntArray,
+    middles: FloatArray,
     season_gain: FloatArray,
     order: int,
     keep: float,
 ) -> None:
+    z = np.empty(LAGS)
     along = np.empty(LAGS)
     at = np.empty(len(season_ms), np.int64)
+    beside = np.empty(len(season_ms), np.int64)
+    away = np.empty(len(season_ms))
     for i in range(len(series)):
         x = value[i]
         t = timestamp[i]
         if i == 0 or t != timestamp[i - 1]:
-            steps_at(season_ms, bins, t, at)
+            steps_at(season_ms, bins, middles, t, at, beside, away)
         if not np.isfinite(x):
             continue
         s = series[i]
@@ -164,10 +183,10 @@ def _observe(
             row[CENTER] = x
             row[SINCE] = t
             _restart(covariances[s], order)
-        offset = offset_after(profiles[s], at, season_ms, t - int(row[SINCE]))
+        offset = offset_after(profiles[s], at, beside, away, season_ms, t - int(row[SINCE]))
         base = row[CENTER] + offset
         scale = max(row[SCALE], least_spread(row))
-        ahead = _forecast(lags, all_weights[s])
+        ahead = _forecast(lags, all_weights[s], scale, z)
         middle = base + scale * ahead
         gap = x - middle
         spread = spread_of(row)
@@ -178,16 +197,18 @@ def _observe(
             upper[i] = middle + BAND * spread
         if not learn[i]:
             continue
-        gap = bounded(row, gap, spread)
-        if count >= order:
+        tame = bounded(row, gap, spread)
+        if count >= YOUNG + order:  # the first readings only say where the centre is
+            learn_residual(row, tame, spread)
+            gap = gap if row[RUN] > order else tame
             error = min(max(gap / scale, -FAR), FAR)
-            _fit(lags, all_weights[s], covariances[s], along, error, order, keep)
-            learn_residual(row, gap, spread)
-        for j in range(LAGS - 1, 0, -1):
-            lags[j] = lags[j - 1]
-        lags[0] = min(max(ahead + gap / scale, -FAR), FAR)
-        away = _learn_scale(row, x - base)
-        learn_offset(profiles[s], at, season_gain, away)
+            _fit(z, all_weights[s], covariances[s], along, error, order, keep)
+        if count >= YOUNG:
+            for j in range(LAGS - 1, 0, -1):
+                lags[j] = lags[j - 1]
+            lags[0] = middle + gap - base
+        moved = _learn_center(row, x - base, scale)
+        learn_offset(profiles[s], at, season_gain, moved)
         learn_grain(row, x)
 
 
@@ -204,7 +225,7 @@ class Ar(ArrayModel):
         self._keep = float(0.5 ** (1.0 / half_life))
         self._seasons = seasons(seasonality_ms, bins, interval_ms, 0.13)
         state = SeriesState(
-            row=Column((OWN + 3,), np.float64),
+            row=Column((OWN + 4,), np.float64),
             lags=Column((LAGS,), np.float64),
             weights=Column((LAGS,), np.float64),
             covariance=Column((LAGS * (LAGS + 1) // 2,), np.float64),

@@ -50,6 +50,7 @@ def _observe(
     profiles: FloatArray,
     season_ms: TimeArray,
     bins: IntArray,
+    middles: FloatArray,
     season_gain: FloatArray,
     interval_ms: float,
     alpha: float,
@@ -57,16 +58,18 @@ def _observe(
     damping: float,
 ) -> None:
     at = np.empty(len(season_ms), np.int64)
+    beside = np.empty(len(season_ms), np.int64)
+    away = np.empty(len(season_ms))
     for i in range(len(series)):
         x = value[i]
         t = timestamp[i]
         if i == 0 or t != timestamp[i - 1]:
-            steps_at(season_ms, bins, t, at)
+            steps_at(season_ms, bins, middles, t, at, beside, away)
         if not np.isfinite(x):
             continue
         row = rows[series[i]]
         profile = profiles[series[i]]
-        offset, known = offset_of(profile, at)
+        offset, known = offset_of(profile, at, beside, away)
         steps = min(max((t - row[TIME]) / interval_ms, 0.0), MOST_STEPS)
         level = row[LEVEL] + damping * row[TREND] * steps
         gap = x - level - offset

@@ -1,7 +1,8 @@
 """What a time of day (or week) adds: one offset for each step of each season, learned from what is left unexplained.
 
-Several seasons add up. A step's first visits weigh alike, later ones fade over seasons, however many readings
-a step holds. Compiled into the kernels of other files: after an edit, `make kernels`.
+Several seasons add up. Between the middles of steps the offset is drawn straight, so that a smooth day has no
+stairs. A step's first visits weigh alike, later ones fade over seasons, however many readings a step holds.
+Compiled into the kernels of other files: after an edit, `make kernels`.
 """
 
 from __future__ import annotations
@@ -24,22 +25,24 @@ class Seasons(NamedTuple):
 
     ms: TimeArray
     bins: IntArray
+    middle: FloatArray  # where in a step its readings have their middle; 0 where a step holds but one
     gain: FloatArray  # share of a residual that an old step takes
 
 
-def seasons(seasonality_ms: Sequence[int], bins: int, interval_ms: int, seasons_gain: float) -> Seasons:
+def seasons(seasonality_ms: Sequence[int], bins: int, interval_ms: int, share: float) -> Seasons:
     """Seasons cut into at most ``bins`` steps, none of them shorter than a reading.
 
     Args:
         seasonality_ms: lengths; those of fewer than `LEAST_READINGS` readings are left out.
         bins: steps of a season.
         interval_ms: expected spacing of readings.
-        seasons_gain: share of an old step that one more season replaces.
+        share: of an old step, that one more season replaces.
     """
     ms = np.array([season for season in seasonality_ms if season >= LEAST_READINGS * interval_ms], np.int64)
     steps = np.minimum(bins, ms // interval_ms).astype(np.int64)
-    readings_a_step = np.maximum(1.0, ms / interval_ms / np.maximum(steps, 1))
-    return Seasons(ms, steps, 1.0 - (1.0 - seasons_gain) ** (1.0 / readings_a_step))
+    readings = np.maximum(1.0, ms / interval_ms / np.maximum(steps, 1))  # of a step: the first lies at its start
+    middle = np.where(readings >= 2.0, 0.5 - 0.5 / readings, 0.0)
+    return Seasons(ms, steps, middle, 1.0 - (1.0 - share) ** (1.0 / readings))
 
 
 def two_seasons(season_ms: TimeArray, interval_ms: int, otherwise: int) -> int:
@@ -48,30 +51,57 @@ def two_seasons(season_ms: TimeArray, interval_ms: int, otherwise: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def steps_at(season_ms: TimeArray, bins: IntArray, timestamp: int, at: IntArray) -> None:
-    """Which step of each season a time falls into, into ``at``: once a tick, whole divisions being slow."""
+def steps_at(
+    season_ms: TimeArray,
+    bins: IntArray,
+    middle: FloatArray,
+    timestamp: int,
+    at: IntArray,
+    beside: IntArray,
+    away: FloatArray,
+) -> None:
+    """Where in each season a time falls: done once a tick, whole divisions being slow.
+
+    ``at`` receives the step, ``beside`` its neighbour on the side of its middle where the time falls, and ``away``
+    how far from its middle that is, in steps.
+    """
     for k in range(len(season_ms)):
-        at[k] = (timestamp % season_ms[k]) * bins[k] // season_ms[k]
+        phase = (timestamp % season_ms[k]) * bins[k]
+        at[k] = phase // season_ms[k]
+        off = phase / season_ms[k] - at[k] - middle[k] if middle[k] > 0.0 else 0.0
+        away[k] = abs(off)
+        beside[k] = (at[k] + (1 if off > 0.0 else -1)) % bins[k]
 
 
 @njit(cache=True, nogil=True)
-def offset_of(profile: FloatArray, at: IntArray) -> tuple[float, bool]:
-    """What these steps add to the level, and whether all of them have been visited before."""
+def drawn(steps: FloatArray, at: int, beside: int, away: float) -> float:
+    """The offset between a step and its neighbour, of one season; a step never visited is not drawn to."""
+    here = float(steps[at, OFFSET])
+    if away == 0.0 or steps[at, VISITS] == 0.0 or steps[beside, VISITS] == 0.0:
+        return here
+    return here + away * (float(steps[beside, OFFSET]) - here)
+
+
+@njit(cache=True, nogil=True)
+def offset_of(profile: FloatArray, at: IntArray, beside: IntArray, away: FloatArray) -> tuple[float, bool]:
+    """What this time adds to the level, and whether all its steps have been visited before."""
     offset = 0.0
     known = True
     for k in range(len(at)):
-        offset += profile[k, at[k], OFFSET]
+        offset += drawn(profile[k], at[k], beside[k], away[k])
         known = known and profile[k, at[k], VISITS] >= 1.0
     return offset, known
 
 
 @njit(cache=True, nogil=True)
-def offset_after(profile: FloatArray, at: IntArray, season_ms: TimeArray, lived_ms: int) -> float:
-    """What these steps add, of those seasons alone that have gone round in ``lived_ms``."""
+def offset_after(
+    profile: FloatArray, at: IntArray, beside: IntArray, away: FloatArray, season_ms: TimeArray, lived_ms: int
+) -> float:
+    """What this time adds, of those seasons alone that have gone round in ``lived_ms``."""
     offset = 0.0
     for k in range(len(at)):
         if lived_ms >= season_ms[k]:
-            offset += profile[k, at[k], OFFSET]
+            offset += drawn(profile[k], at[k], beside[k], away[k])
     return offset
 
 

@@ -16,9 +16,11 @@ BAND = 3.23  # spreads on each side that hold 99 % of a normal: 2.576 · 1.2533
 SIGMA = 1.2533  # mean absolute deviations of a normal in one standard deviation
 YOUNG = 8  # residuals from which the spread is trusted
 SPREAD_GAIN = 0.01
+PATIENCE = 60.0  # residuals out of bounds in a row: an incident may be as long, what is longer is news no more
+HASTE = 0.1  # gain of the spread from then on: it grows by BOUND · 0.1 - 0.1, some third, with each residual
 
-COUNT, SPREAD, FINEST, LAST, JUDGED = range(5)
-OWN = 5
+COUNT, SPREAD, FINEST, LAST, JUDGED, RUN = range(6)
+OWN = 6
 
 
 @njit(cache=True, nogil=True)
@@ -44,10 +46,20 @@ def bounded(row: FloatArray, gap: float, spread: float) -> float:
 
 @njit(cache=True, nogil=True)
 def learn_residual(row: FloatArray, gap: float, spread: float) -> None:
-    """Move the spread by a residual that `bounded` has seen: a mean at first, then a fading one."""
+    """Move the spread by a residual that `bounded` has seen: a mean at first, then a fading one.
+
+    Out of bounds it grows by three hundredths a residual, so that a burst does not hide the next; a signal
+    that has come to life, a thousand times as lively as before, would be news for hours, but for `PATIENCE`.
+    """
     judged = row[JUDGED]
-    row[SPREAD] = abs(gap) if judged == 0.0 else spread + (abs(gap) - spread) * max(SPREAD_GAIN, 1.0 / (judged + 1.0))
     row[JUDGED] = judged + 1.0
+    if judged == 0.0:
+        row[SPREAD] = abs(gap)
+        return
+    wild = judged >= YOUNG and abs(gap) >= BOUND * spread
+    row[RUN] = min(row[RUN] + 1.0, 2.0 * PATIENCE) if wild else max(row[RUN] - 2.0, 0.0)
+    gain = HASTE if row[RUN] > PATIENCE else SPREAD_GAIN
+    row[SPREAD] = spread + (abs(gap) - spread) * max(gain, 1.0 / (judged + 1.0))
 
 
 @njit(cache=True, nogil=True)

@@ -25,7 +25,7 @@ from numba import njit
 
 from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
 from tidewarden.models.contract import Judgement
-from tidewarden.models.profile import seasons, steps_at, two_seasons
+from tidewarden.models.profile import OFFSET, VISITS, drawn, seasons, steps_at, two_seasons
 from tidewarden.models.residual import (
     BAND,
     COUNT,
@@ -39,7 +39,7 @@ from tidewarden.models.residual import (
 )  # fmt: skip
 from tidewarden.models.state import ArrayModel, Column, SeriesState
 
-OFFSET, LATEST, VISITS = range(3)  # of a step: what it adds; its latest mean; how often it was seen
+LATEST = 2  # of a step: its latest mean, beside its offset and how often it was seen
 STEP, SUM, N, TOTAL, KNOWN, SINCE, ROUND = range(7)  # of a season: the step that is under way, and the round
 
 
@@ -59,15 +59,6 @@ def _trend(ring: FloatArray, n: int, weights: FloatArray, upto: FloatArray) -> f
     for j in range(filled - filled % 4, filled):
         a += ring[j] * weights[start + j]
     return (a + b + (c + d)) / upto[filled]
-
-
-@njit(cache=True, nogil=True)
-def _season_at(profile: FloatArray, b: int, beside: int, away: float) -> float:
-    """What a season adds, drawn straight from the middle of a step towards that of its neighbour."""
-    here = float(profile[b, OFFSET])
-    if away == 0.0 or profile[beside, VISITS] == 0.0:
-        return here
-    return here + away * (float(profile[beside, OFFSET]) - here)
 
 
 @njit(cache=True, nogil=True)
@@ -139,8 +130,8 @@ def _observe(
     steps: FloatArray,
     season_ms: TimeArray,
     bins: IntArray,
+    middles: FloatArray,
     gain: FloatArray,
-    center: FloatArray,
     weights: FloatArray,
     upto: FloatArray,
 ) -> None:
@@ -153,12 +144,7 @@ def _observe(
         x = value[i]
         t = timestamp[i]
         if i == 0 or t != timestamp[i - 1]:
-            steps_at(season_ms, bins, t, at)
-            for k in range(n_seasons):
-                # Where a step holds one reading, its middle is where that falls.
-                off = (t % season_ms[k]) * bins[k] / season_ms[k] - at[k] - center[k] if center[k] > 0.0 else 0.0
-                away[k] = abs(off)
-                beside[k] = (at[k] + (1 if off > 0.0 else -1)) % bins[k]
+            steps_at(season_ms, bins, middles, t, at, beside, away)
         if not np.isfinite(x):
             continue
         s = series[i]
@@ -170,7 +156,7 @@ def _observe(
             offsets[k] = 0.0
             if steps[s, k, ROUND] == 1.0:
                 known = True
-                offsets[k] = _season_at(profiles[s, k], at[k], beside[k], away[k])
+                offsets[k] = drawn(profiles[s, k], at[k], beside[k], away[k])
             season += offsets[k]
         trend = _trend(rings[s], count, weights, upto) if count > 0 else x - season
         middle = trend + season
@@ -215,10 +201,8 @@ class Stl(ArrayModel):
         seasonality_ms: Sequence[int],
         interval_ms: int,
     ) -> None:
-        self._ms, self._bins, _ = seasons(seasonality_ms, bins, interval_ms, 0.5)
+        self._ms, self._bins, self._middle, _ = seasons(seasonality_ms, bins, interval_ms, 0.5)
         self._gain = np.full(len(self._ms), 1.0 - math.pow(0.5, 1.0 / half_life))
-        readings = self._ms / interval_ms / np.maximum(self._bins, 1)  # of a step: the first lies at its start
-        self._center = np.where(readings >= 2.0, 0.5 - 0.5 / np.maximum(readings, 1.0), 0.0)
         weights = tricube(trend)
         self._weights = np.concatenate([weights[::-1], weights[::-1]])
         self._upto = np.concatenate([[0.0], np.cumsum(weights)])
@@ -240,5 +224,5 @@ class Stl(ArrayModel):
         _observe(
             series, timestamp, value, learn, out.surprise, out.expected, out.lower, out.upper,
             state["row"], state["ring"], state["profile"], state["under_way"],
-            self._ms, self._bins, self._gain, self._center, self._weights, self._upto,
+            self._ms, self._bins, self._middle, self._gain, self._weights, self._upto,
         )  # fmt: skip
