@@ -30,7 +30,7 @@ ROW = BUFFER + FIT
 @njit(cache=True, nogil=True)
 def _box(row: FloatArray) -> float:
     """Height of the box; of few values or a constant, twice what counts as a spread."""
-    return max(float(row[QUARTILES + 2] - row[QUARTILES]), 2.0 * least_spread(row))
+    return float(max(row[QUARTILES + 2] - row[QUARTILES], 2.0 * least_spread(row)))
 
 
 @njit(cache=True, nogil=True)

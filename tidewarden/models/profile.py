@@ -24,7 +24,7 @@ class Seasons(NamedTuple):
     """Seasons as kernels take them: arrays of shape (n_seasons,)."""
 
     ms: TimeArray
-    bins: IntArray
+    bins: TimeArray
     middle: FloatArray  # where in a step its readings have their middle; 0 where a step holds but one
     gain: FloatArray  # share of a residual that an old step takes
 

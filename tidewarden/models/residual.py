@@ -33,7 +33,7 @@ def least_spread(row: FloatArray) -> float:
 @njit(cache=True, nogil=True)
 def spread_of(row: FloatArray) -> float:
     """Mean absolute residual, not less than the data's own grain."""
-    return max(float(row[SPREAD]), least_spread(row))
+    return float(max(row[SPREAD], least_spread(row)))
 
 
 @njit(cache=True, nogil=True)
