@@ -55,31 +55,32 @@ CENTER, WIDTH, SCALE, SINCE = range(OWN, OWN + 4)
 
 
 @njit(cache=True, nogil=True)
-def _forecast(lags: FloatArray, weights: FloatArray, scale: float, z: FloatArray) -> float:
+def _forecast(lags: FloatArray, weights: FloatArray, s: int, scale: float, z: FloatArray) -> float:
     """Scales from the centre that the next reading should lie; ``z`` receives the lags in scales."""
     share = 1.0 / scale
     ahead = 0.0
     for j in range(LAGS):
-        z[j] = min(max(lags[j] * share, -FAR), FAR)
-        ahead += weights[j] * z[j]
+        z[j] = min(max(lags[s, j] * share, -FAR), FAR)
+        ahead += weights[s, j] * z[j]
     return min(max(ahead, -FAR), FAR)
 
 
 @njit(cache=True, nogil=True)
-def _restart(covariance: FloatArray, order: int) -> None:
+def _restart(covariance: FloatArray, s: int, order: int) -> None:
     """Nothing is known yet; weights beyond ``order`` have no variance, so they stay zero."""
     at = 0
     for j in range(LAGS):
         for k in range(j, LAGS):
-            covariance[at] = PRIOR if j == k and j < order else 0.0
+            covariance[s, at] = PRIOR if j == k and j < order else 0.0
             at += 1
 
 
 @njit(cache=True, nogil=True)
 def _fit(
-    lags: FloatArray,
+    z: FloatArray,
     weights: FloatArray,
     covariance: FloatArray,
+    s: int,
     along: FloatArray,
     error: float,
     order: int,
@@ -94,19 +95,19 @@ def _fit(
     trace = 0.0
     at = 0
     for j in range(LAGS):
-        trace += covariance[at]
-        here = covariance[at] * lags[j]
+        trace += covariance[s, at]
+        here = covariance[s, at] * z[j]
         at += 1
         for k in range(j + 1, LAGS):
-            here += covariance[at] * lags[k]
-            along[k] += covariance[at] * lags[j]
+            here += covariance[s, at] * z[k]
+            along[k] += covariance[s, at] * z[j]
             at += 1
         along[j] += here
     certainty = keep
     for j in range(LAGS):
-        certainty += lags[j] * along[j]
+        certainty += z[j] * along[j]
     if certainty <= 0.0:
-        _restart(covariance, order)
+        _restart(covariance, s, order)
         return
     share = 1.0 / certainty
     forget = 1.0 / keep if trace < WOUND_UP * order else 1.0
@@ -114,30 +115,30 @@ def _fit(
     at = 0
     for j in range(LAGS):
         step = along[j] * share
-        weights[j] += step * error
-        sound = sound and (j >= order or covariance[at] > step * along[j])
+        weights[s, j] += step * error
+        sound = sound and (j >= order or covariance[s, at] > step * along[j])
         for k in range(j, LAGS):
-            covariance[at] = (covariance[at] - step * along[k]) * forget
+            covariance[s, at] = (covariance[s, at] - step * along[k]) * forget
             at += 1
     if not sound:  # rounding has eaten it: the weights are good, what is known of their errors is not
-        _restart(covariance, order)
+        _restart(covariance, s, order)
 
 
 @njit(cache=True, nogil=True)
-def _learn_center(row: FloatArray, away: float, scale: float) -> float:
+def _learn_center(rows: FloatArray, s: int, away: float, scale: float) -> float:
     """Move centre, width and scale by a reading's distance from the centre; the distance, bounded by the width."""
-    share = 1.0 / (row[COUNT] + 1.0)
+    share = 1.0 / (rows[s, COUNT] + 1.0)
     # Of readings as they are and not as they were expected, so that a forecast that runs away cannot take it along.
-    beyond = abs(away) - row[SCALE]
+    beyond = abs(away) - rows[s, SCALE]
     if beyond > 0.0:
-        row[SCALE] += min(beyond * max(RISE_GAIN, share), scale)
+        rows[s, SCALE] += min(beyond * max(RISE_GAIN, share), scale)
     else:
-        row[SCALE] += beyond * max(FALL_GAIN, share)
-    if row[COUNT] > YOUNG:
-        reach = BOUND * max(row[WIDTH], least_spread(row))
+        rows[s, SCALE] += beyond * max(FALL_GAIN, share)
+    if rows[s, COUNT] > YOUNG:
+        reach = BOUND * max(rows[s, WIDTH], least_spread(rows, s))
         away = min(max(away, -reach), reach)
-    row[CENTER] += away * max(CENTER_GAIN, share)
-    row[WIDTH] += (abs(away) - row[WIDTH]) * max(WIDTH_GAIN, share)
+    rows[s, CENTER] += away * max(CENTER_GAIN, share)
+    rows[s, WIDTH] += (abs(away) - rows[s, WIDTH]) * max(WIDTH_GAIN, share)
     return away
 
 
@@ -152,9 +153,9 @@ def _observe(
     lower: FloatArray,
     upper: FloatArray,
     rows: FloatArray,
-    all_lags: FloatArray,
-    all_weights: FloatArray,
-    covariances: FloatArray,
+    lags: FloatArray,
+    weights: FloatArray,
+    covariance: FloatArray,
     profiles: FloatArray,
     season_ms: TimeArray,
     bins: IntArray,
@@ -176,40 +177,38 @@ def _observe(
         if not np.isfinite(x):
             continue
         s = series[i]
-        row = rows[s]
-        lags = all_lags[s]
-        count = row[COUNT]
+        count = rows[s, COUNT]
         if count == 0.0 and learn[i]:
-            row[CENTER] = x
-            row[SINCE] = t
-            _restart(covariances[s], order)
-        offset = offset_after(profiles[s], at, beside, away, season_ms, t - int(row[SINCE]))
-        base = row[CENTER] + offset
-        scale = max(row[SCALE], least_spread(row))
-        ahead = _forecast(lags, all_weights[s], scale, z)
+            rows[s, CENTER] = x
+            rows[s, SINCE] = t
+            _restart(covariance, s, order)
+        offset = offset_after(profiles, s, at, beside, away, season_ms, t - int(rows[s, SINCE]))
+        base = rows[s, CENTER] + offset
+        scale = max(rows[s, SCALE], least_spread(rows, s))
+        ahead = _forecast(lags, weights, s, scale, z)
         middle = base + scale * ahead
         gap = x - middle
-        spread = spread_of(row)
-        if row[JUDGED] >= YOUNG:
+        spread = spread_of(rows, s)
+        if rows[s, JUDGED] >= YOUNG:
             surprise[i] = abs(gap) / spread
             expected[i] = middle
             lower[i] = middle - BAND * spread
             upper[i] = middle + BAND * spread
         if not learn[i]:
             continue
-        tame = bounded(row, gap, spread)
+        tame = bounded(rows, s, gap, spread)
         if count >= YOUNG + order:  # the first readings only say where the centre is
-            learn_residual(row, tame, spread)
-            gap = gap if row[RUN] > order else tame
+            learn_residual(rows, s, tame, spread)
+            gap = gap if rows[s, RUN] > order else tame
             error = min(max(gap / scale, -FAR), FAR)
-            _fit(z, all_weights[s], covariances[s], along, error, order, keep)
+            _fit(z, weights, covariance, s, along, error, order, keep)
         if count >= YOUNG:
             for j in range(LAGS - 1, 0, -1):
-                lags[j] = lags[j - 1]
-            lags[0] = middle + gap - base
-        moved = _learn_center(row, x - base, scale)
-        learn_offset(profiles[s], at, season_gain, moved)
-        learn_grain(row, x)
+                lags[s, j] = lags[s, j - 1]
+            lags[s, 0] = middle + gap - base
+        moved = _learn_center(rows, s, x - base, scale)
+        learn_offset(profiles, s, at, season_gain, moved)
+        learn_grain(rows, s, x)
 
 
 class Ar(ArrayModel):

@@ -60,32 +60,32 @@ def _observe(
         x = value[i]
         if not np.isfinite(x):
             continue
-        row = rows[series[i]]
-        gap = x - row[MEAN]
-        spread = spread_of(row)
+        s = series[i]
+        gap = x - rows[s, MEAN]
+        spread = spread_of(rows, s)
         sigma = SIGMA * spread
-        ready = row[JUDGED] >= YOUNG
+        ready = rows[s, JUDGED] >= YOUNG
         if ready:
             z = gap / sigma
             # Not cut off at zero, so that calm readings have an order, too.
-            surprise[i] = max(row[UP] + z, row[DOWN] - z) - slack
-            expected[i] = row[MEAN]
-            lower[i] = row[MEAN] - BAND * spread
-            upper[i] = row[MEAN] + BAND * spread
+            surprise[i] = max(rows[s, UP] + z, rows[s, DOWN] - z) - slack
+            expected[i] = rows[s, MEAN]
+            lower[i] = rows[s, MEAN] - BAND * spread
+            upper[i] = rows[s, MEAN] + BAND * spread
         if not learn[i]:
             continue
-        count = row[COUNT]
+        count = rows[s, COUNT]
         if count == 0.0:
-            row[MEAN] = x
+            rows[s, MEAN] = x
         else:
-            gap = bounded(row, gap, spread)
+            gap = bounded(rows, s, gap, spread)
             if ready:
                 z = gap / sigma
-                row[UP] = min(max(row[UP] + z - slack, 0.0), LIMIT)
-                row[DOWN] = min(max(row[DOWN] - z - slack, 0.0), LIMIT)
-            learn_residual(row, gap, spread)
-            row[MEAN] += gap * max(gain, 1.0 / (count + 1.0))
-        learn_grain(row, x)
+                rows[s, UP] = min(max(rows[s, UP] + z - slack, 0.0), LIMIT)
+                rows[s, DOWN] = min(max(rows[s, DOWN] - z - slack, 0.0), LIMIT)
+            learn_residual(rows, s, gap, spread)
+            rows[s, MEAN] += gap * max(gain, 1.0 / (count + 1.0))
+        learn_grain(rows, s, x)
 
 
 class Cusum(ArrayModel):

@@ -67,14 +67,13 @@ def _observe(
             steps_at(season_ms, bins, middles, t, at, beside, away)
         if not np.isfinite(x):
             continue
-        row = rows[series[i]]
-        profile = profiles[series[i]]
-        offset, known = offset_of(profile, at, beside, away)
-        steps = min(max((t - row[TIME]) / interval_ms, 0.0), MOST_STEPS)
-        level = row[LEVEL] + damping * row[TREND] * steps
+        s = series[i]
+        offset, known = offset_of(profiles, s, at, beside, away)
+        steps = min(max((t - rows[s, TIME]) / interval_ms, 0.0), MOST_STEPS)
+        level = rows[s, LEVEL] + damping * rows[s, TREND] * steps
         gap = x - level - offset
-        spread = spread_of(row)
-        if known and row[JUDGED] >= YOUNG:
+        spread = spread_of(rows, s)
+        if known and rows[s, JUDGED] >= YOUNG:
             middle = level + offset
             surprise[i] = abs(gap) / spread
             expected[i] = middle
@@ -82,18 +81,18 @@ def _observe(
             upper[i] = middle + BAND * spread
         if not learn[i]:
             continue
-        if row[COUNT] == 0.0:
-            row[LEVEL] = x
-            learn_offset(profile, at, season_gain, 0.0)
+        if rows[s, COUNT] == 0.0:
+            rows[s, LEVEL] = x
+            learn_offset(profiles, s, at, season_gain, 0.0)
         else:
             if known:
-                gap = bounded(row, gap, spread)
-                learn_residual(row, gap, spread)
-            gap = learn_offset(profile, at, season_gain, gap)
-            row[LEVEL] = level + alpha * gap
-            row[TREND] = damping * row[TREND] + alpha * beta * gap
-        row[TIME] = t
-        learn_grain(row, x)
+                gap = bounded(rows, s, gap, spread)
+                learn_residual(rows, s, gap, spread)
+            gap = learn_offset(profiles, s, at, season_gain, gap)
+            rows[s, LEVEL] = level + alpha * gap
+            rows[s, TREND] = damping * rows[s, TREND] + alpha * beta * gap
+        rows[s, TIME] = t
+        learn_grain(rows, s, x)
 
 
 class HoltWinters(ArrayModel):

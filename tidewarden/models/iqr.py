@@ -28,32 +28,32 @@ ROW = BUFFER + FIT
 
 
 @njit(cache=True, nogil=True)
-def _box(row: FloatArray) -> float:
+def _box(rows: FloatArray, s: int) -> float:
     """Height of the box; of few values or a constant, twice what counts as a spread."""
-    return float(max(row[QUARTILES + 2] - row[QUARTILES], 2.0 * least_spread(row)))
+    return float(max(rows[s, QUARTILES + 2] - rows[s, QUARTILES], 2.0 * least_spread(rows, s)))
 
 
 @njit(cache=True, nogil=True)
-def _fit(row: FloatArray) -> None:
-    ordered = np.sort(row[BUFFER:])
+def _fit(rows: FloatArray, s: int) -> None:
+    ordered = np.sort(rows[s, BUFFER:])
     for k in range(3):
         at = (k + 1) * 0.25 * (FIT - 1)
         low = int(at)
-        row[QUARTILES + k] = ordered[low] + (at - low) * (ordered[low + 1] - ordered[low])
+        rows[s, QUARTILES + k] = ordered[low] + (at - low) * (ordered[low + 1] - ordered[low])
 
 
 @njit(cache=True, nogil=True)
-def _step(row: FloatArray, x: float, stride: float) -> None:
+def _step(rows: FloatArray, s: int, x: float, stride: float) -> None:
     """Move each quartile towards ``x``, by more the less often a reading falls on that side; never beyond it."""
     for k in range(3):
-        away = x - row[QUARTILES + k]
+        away = x - rows[s, QUARTILES + k]
         if away > 0.0:
-            row[QUARTILES + k] += min(away, stride * 0.25 * (k + 1))
+            rows[s, QUARTILES + k] += min(away, stride * 0.25 * (k + 1))
         elif away < 0.0:
-            row[QUARTILES + k] -= min(-away, stride * 0.25 * (3 - k))
+            rows[s, QUARTILES + k] -= min(-away, stride * 0.25 * (3 - k))
     # Steps of different size may let neighbours cross.
-    row[QUARTILES] = min(row[QUARTILES], row[QUARTILES + 1])
-    row[QUARTILES + 2] = max(row[QUARTILES + 2], row[QUARTILES + 1])
+    rows[s, QUARTILES] = min(rows[s, QUARTILES], rows[s, QUARTILES + 1])
+    rows[s, QUARTILES + 2] = max(rows[s, QUARTILES + 2], rows[s, QUARTILES + 1])
 
 
 @njit(cache=True, nogil=True)
@@ -73,24 +73,24 @@ def _observe(
         x = value[i]
         if not np.isfinite(x):
             continue
-        row = rows[series[i]]
-        count = int(row[COUNT])
+        s = series[i]
+        count = int(rows[s, COUNT])
         # Before this reading's own step is known: a constant's first outlier must not vouch for itself by it.
-        box = _box(row)
+        box = _box(rows, s)
         if count >= FIT:
-            surprise[i] = max(row[QUARTILES] - x, x - row[QUARTILES + 2]) / box
-            expected[i] = row[QUARTILES + 1]
-            lower[i] = row[QUARTILES] - fence * box
-            upper[i] = row[QUARTILES + 2] + fence * box
+            surprise[i] = max(rows[s, QUARTILES] - x, x - rows[s, QUARTILES + 2]) / box
+            expected[i] = rows[s, QUARTILES + 1]
+            lower[i] = rows[s, QUARTILES] - fence * box
+            upper[i] = rows[s, QUARTILES + 2] + fence * box
         if not learn[i]:
             continue
-        learn_grain(row, x)
+        learn_grain(rows, s, x)
         if count < FIT:
-            row[BUFFER + count] = x
+            rows[s, BUFFER + count] = x
             if count + 1 == FIT:
-                _fit(row)
+                _fit(rows, s)
         else:
-            _step(row, x, STRIDE * box * max(gain, 1.0 / (count + 1.0)))
+            _step(rows, s, x, STRIDE * box * max(gain, 1.0 / (count + 1.0)))
 
 
 class Iqr(ArrayModel):

@@ -2,7 +2,8 @@
 
 Several seasons add up. Between the middles of steps the offset is drawn straight, so that a smooth day has no
 stairs. A step's first visits weigh alike, later ones fade over seasons, however many readings a step holds.
-Compiled into the kernels of other files: after an edit, `make kernels`.
+Kernels index whole arrays by the series ``s`` and take no views of its rows: numba counts the references of
+each view. Compiled into the kernels of other files: after an edit, `make kernels`.
 """
 
 from __future__ import annotations
@@ -74,45 +75,44 @@ def steps_at(
 
 
 @njit(cache=True, nogil=True)
-def drawn(steps: FloatArray, at: int, beside: int, away: float) -> float:
-    """The offset between a step and its neighbour, of one season; a step never visited is not drawn to."""
-    here = float(steps[at, OFFSET])
-    if away == 0.0 or steps[at, VISITS] == 0.0 or steps[beside, VISITS] == 0.0:
+def drawn(profiles: FloatArray, s: int, k: int, at: int, beside: int, away: float) -> float:
+    """What season ``k`` adds, between a step and its neighbour; a step never visited is not drawn to."""
+    here = float(profiles[s, k, at, OFFSET])
+    if away == 0.0 or profiles[s, k, at, VISITS] == 0.0 or profiles[s, k, beside, VISITS] == 0.0:
         return here
-    return here + away * (float(steps[beside, OFFSET]) - here)
+    return here + away * (float(profiles[s, k, beside, OFFSET]) - here)
 
 
 @njit(cache=True, nogil=True)
-def offset_of(profile: FloatArray, at: IntArray, beside: IntArray, away: FloatArray) -> tuple[float, bool]:
+def offset_of(profiles: FloatArray, s: int, at: IntArray, beside: IntArray, away: FloatArray) -> tuple[float, bool]:
     """What this time adds to the level, and whether all its steps have been visited before."""
     offset = 0.0
     known = True
     for k in range(len(at)):
-        offset += drawn(profile[k], at[k], beside[k], away[k])
-        known = known and profile[k, at[k], VISITS] >= 1.0
+        offset += drawn(profiles, s, k, at[k], beside[k], away[k])
+        known = known and profiles[s, k, at[k], VISITS] >= 1.0
     return offset, known
 
 
 @njit(cache=True, nogil=True)
 def offset_after(
-    profile: FloatArray, at: IntArray, beside: IntArray, away: FloatArray, season_ms: TimeArray, lived_ms: int
+    profiles: FloatArray, s: int, at: IntArray, beside: IntArray, away: FloatArray, season_ms: TimeArray, lived_ms: int
 ) -> float:
     """What this time adds, of those seasons alone that have gone round in ``lived_ms``."""
     offset = 0.0
     for k in range(len(at)):
         if lived_ms >= season_ms[k]:
-            offset += drawn(profile[k], at[k], beside[k], away[k])
+            offset += drawn(profiles, s, k, at[k], beside[k], away[k])
     return offset
 
 
 @njit(cache=True, nogil=True)
-def learn_offset(profile: FloatArray, at: IntArray, gain: FloatArray, gap: float) -> float:
+def learn_offset(profiles: FloatArray, s: int, at: IntArray, gain: FloatArray, gap: float) -> float:
     """Let each season take its share of a residual in turn; what is left of it."""
     for k in range(len(at)):
-        step = profile[k, at[k]]
-        visits = step[VISITS]
+        visits = profiles[s, k, at[k], VISITS]
         taken = gap * max(1.0 / (visits + 1.0), gain[k])
-        step[OFFSET] += taken
-        step[VISITS] = min(visits + 1.0, 1e6)
+        profiles[s, k, at[k], OFFSET] += taken
+        profiles[s, k, at[k], VISITS] = min(visits + 1.0, 1e6)
         gap -= taken
     return gap

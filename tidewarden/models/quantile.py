@@ -68,22 +68,21 @@ def _observe(
         if not np.isfinite(x):
             continue
         s = series[i]
-        row = rows[s]
-        count = int(row[COUNT])
+        count = int(rows[s, COUNT])
         if count >= window:
-            surprise[i] = max(row[LOWER] - x, x - row[UPPER]) / row[WIDTH]
-            expected[i] = min(max(x, row[LOWER]), row[UPPER])
-            lower[i] = row[LOWER]
-            upper[i] = row[UPPER]
+            surprise[i] = max(rows[s, LOWER] - x, x - rows[s, UPPER]) / rows[s, WIDTH]
+            expected[i] = min(max(x, rows[s, LOWER]), rows[s, UPPER])
+            lower[i] = rows[s, LOWER]
+            upper[i] = rows[s, UPPER]
         elif learn[i]:
             _keep(smallest[s], count, x)
             _keep(largest[s], count, -x)
-            row[COUNT] = count + 1
+            rows[s, COUNT] = count + 1
             if count + 1 == window:
-                row[LOWER] = _between(smallest[s], at_lower)
-                row[UPPER] = -_between(largest[s], at_upper)
-                level = max(abs(row[LOWER]), abs(row[UPPER]))
-                row[WIDTH] = max(row[UPPER] - row[LOWER], 1e-3 * level, 1e-9)
+                rows[s, LOWER] = _between(smallest[s], at_lower)
+                rows[s, UPPER] = -_between(largest[s], at_upper)
+                level = max(abs(rows[s, LOWER]), abs(rows[s, UPPER]))
+                rows[s, WIDTH] = max(rows[s, UPPER] - rows[s, LOWER], 1e-3 * level, 1e-9)
 
 
 class Quantile(ArrayModel):

@@ -1,8 +1,9 @@
 """What forecasting models keep of their residuals: how far off they usually are, so that an outlier teaches little.
 
-A row of float64 starts with these columns; a model's own follow from `OWN` on. The spread is a mean
+A row of a series starts with these columns; a model's own follow from `OWN` on. The spread is a mean
 absolute residual and not a variance: it is what a bounded residual moves gently, and it cannot overflow.
-Compiled into the kernels of other files: after an edit, `make kernels`.
+Functions index whole arrays by the series ``s`` and take no views of its row: numba counts the references of each
+view. Compiled into the kernels of other files: after an edit, `make kernels`.
 """
 
 from __future__ import annotations
@@ -24,50 +25,50 @@ OWN = 6
 
 
 @njit(cache=True, nogil=True)
-def least_spread(row: FloatArray) -> float:
+def least_spread(rows: FloatArray, s: int) -> float:
     """A quarter of the finest step ever seen; of a constant, a thousandth of its level."""
-    finest = float(row[FINEST])
-    return finest * 0.25 if finest > 0.0 else 1e-3 * abs(float(row[LAST])) + 1e-9
+    finest = float(rows[s, FINEST])
+    return finest * 0.25 if finest > 0.0 else 1e-3 * abs(float(rows[s, LAST])) + 1e-9
 
 
 @njit(cache=True, nogil=True)
-def spread_of(row: FloatArray) -> float:
+def spread_of(rows: FloatArray, s: int) -> float:
     """Mean absolute residual, not less than the data's own grain."""
-    return float(max(row[SPREAD], least_spread(row)))
+    return float(max(rows[s, SPREAD], least_spread(rows, s)))
 
 
 @njit(cache=True, nogil=True)
-def bounded(row: FloatArray, gap: float, spread: float) -> float:
+def bounded(rows: FloatArray, s: int, gap: float, spread: float) -> float:
     """A residual as it is learned: at most `BOUND` spreads, as soon as there is a spread to speak of."""
-    if row[JUDGED] < YOUNG:
+    if rows[s, JUDGED] < YOUNG:
         return gap
     return min(max(gap, -BOUND * spread), BOUND * spread)
 
 
 @njit(cache=True, nogil=True)
-def learn_residual(row: FloatArray, gap: float, spread: float) -> None:
+def learn_residual(rows: FloatArray, s: int, gap: float, spread: float) -> None:
     """Move the spread by a residual that `bounded` has seen: a mean at first, then a fading one.
 
     Out of bounds it grows by three hundredths a residual, so that a burst does not hide the next; a signal
     that has come to life, a thousand times as lively as before, would be news for hours, but for `PATIENCE`.
     """
-    judged = row[JUDGED]
-    row[JUDGED] = judged + 1.0
+    judged = rows[s, JUDGED]
+    rows[s, JUDGED] = judged + 1.0
     if judged == 0.0:
-        row[SPREAD] = abs(gap)
+        rows[s, SPREAD] = abs(gap)
         return
     wild = judged >= YOUNG and abs(gap) >= BOUND * spread
-    row[RUN] = min(row[RUN] + 1.0, 2.0 * PATIENCE) if wild else max(row[RUN] - 2.0, 0.0)
-    gain = HASTE if row[RUN] > PATIENCE else SPREAD_GAIN
-    row[SPREAD] = spread + (abs(gap) - spread) * max(gain, 1.0 / (judged + 1.0))
+    rows[s, RUN] = min(rows[s, RUN] + 1.0, 2.0 * PATIENCE) if wild else max(rows[s, RUN] - 2.0, 0.0)
+    gain = HASTE if rows[s, RUN] > PATIENCE else SPREAD_GAIN
+    rows[s, SPREAD] = spread + (abs(gap) - spread) * max(gain, 1.0 / (judged + 1.0))
 
 
 @njit(cache=True, nogil=True)
-def learn_grain(row: FloatArray, x: float) -> None:
+def learn_grain(rows: FloatArray, s: int, x: float) -> None:
     """Count a reading and note its step from the one before."""
-    if row[COUNT] > 0.0:
-        step = abs(x - row[LAST])
-        if step > 0.0 and (row[FINEST] == 0.0 or step < row[FINEST]):
-            row[FINEST] = step
-    row[LAST] = x
-    row[COUNT] += 1.0
+    if rows[s, COUNT] > 0.0:
+        step = abs(x - rows[s, LAST])
+        if step > 0.0 and (rows[s, FINEST] == 0.0 or step < rows[s, FINEST]):
+            rows[s, FINEST] = step
+    rows[s, LAST] = x
+    rows[s, COUNT] += 1.0

@@ -44,53 +44,57 @@ STEP, SUM, N, TOTAL, KNOWN, SINCE, ROUND = range(7)  # of a season: the step tha
 
 
 @njit(cache=True, nogil=True)
-def _trend(ring: FloatArray, n: int, weights: FloatArray, upto: FloatArray) -> float:
+def _trend(rings: FloatArray, s: int, n: int, weights: FloatArray, upto: FloatArray) -> float:
     """Weighted mean of the last ``n`` entries; ``weights`` twice in a row save a modulo for each of them."""
-    size = len(ring)
+    size = rings.shape[1]
     filled = min(n, size)
     start = size - 1 - (n - 1) % size  # the weight of entry 0: the newest has the first
     a = b = c = d = 0.0
     # Four sums side by side: one would wait for each addition in turn.
     for j in range(0, filled - 3, 4):
-        a += ring[j] * weights[start + j]
-        b += ring[j + 1] * weights[start + j + 1]
-        c += ring[j + 2] * weights[start + j + 2]
-        d += ring[j + 3] * weights[start + j + 3]
+        a += rings[s, j] * weights[start + j]
+        b += rings[s, j + 1] * weights[start + j + 1]
+        c += rings[s, j + 2] * weights[start + j + 2]
+        d += rings[s, j + 3] * weights[start + j + 3]
     for j in range(filled - filled % 4, filled):
-        a += ring[j] * weights[start + j]
-    return (a + b + (c + d)) / upto[filled]
+        a += rings[s, j] * weights[start + j]
+    return float((a + b + (c + d)) / upto[filled])
 
 
 @njit(cache=True, nogil=True)
-def _close_step(profile: FloatArray, under_way: FloatArray, bins: int, gain: float, round_over: bool) -> None:
+def _close_step(
+    profiles: FloatArray, under_way: FloatArray, s: int, k: int, bins: int, gain: float, round_over: bool
+) -> None:
     """Take the mean of the step that has ended into the round and, against the mean of the round, into the profile."""
-    b = int(under_way[STEP])
-    mean = under_way[SUM] / under_way[N]
-    under_way[SUM] = 0.0
-    under_way[N] = 0.0
-    if profile[b, VISITS] == 0.0:
-        under_way[KNOWN] += 1.0
-        under_way[TOTAL] += mean
+    b = int(under_way[s, k, STEP])
+    mean = under_way[s, k, SUM] / under_way[s, k, N]
+    under_way[s, k, SUM] = 0.0
+    under_way[s, k, N] = 0.0
+    if profiles[s, k, b, VISITS] == 0.0:
+        under_way[s, k, KNOWN] += 1.0
+        under_way[s, k, TOTAL] += mean
     else:
-        under_way[TOTAL] += mean - profile[b, LATEST]
-    profile[b, LATEST] = mean
-    profile[b, VISITS] = min(profile[b, VISITS] + 1.0, 1e6)
-    if under_way[ROUND] == 1.0:
-        middle = under_way[TOTAL] / under_way[KNOWN]
-        share = max(1.0 / profile[b, VISITS], gain)
-        profile[b, OFFSET] += share * (mean - middle - profile[b, OFFSET])
+        under_way[s, k, TOTAL] += mean - profiles[s, k, b, LATEST]
+    profiles[s, k, b, LATEST] = mean
+    profiles[s, k, b, VISITS] = min(profiles[s, k, b, VISITS] + 1.0, 1e6)
+    if under_way[s, k, ROUND] == 1.0:
+        middle = under_way[s, k, TOTAL] / under_way[s, k, KNOWN]
+        share = max(1.0 / profiles[s, k, b, VISITS], gain)
+        profiles[s, k, b, OFFSET] += share * (mean - middle - profiles[s, k, b, OFFSET])
     elif round_over:
-        under_way[ROUND] = 1.0
-        middle = under_way[TOTAL] / under_way[KNOWN]
+        under_way[s, k, ROUND] = 1.0
+        middle = under_way[s, k, TOTAL] / under_way[s, k, KNOWN]
         for j in range(bins):
-            if profile[j, VISITS] > 0.0:
-                profile[j, OFFSET] = profile[j, LATEST] - middle
+            if profiles[s, k, j, VISITS] > 0.0:
+                profiles[s, k, j, OFFSET] = profiles[s, k, j, LATEST] - middle
 
 
 @njit(cache=True, nogil=True)
 def _learn_season(
-    profile: FloatArray,
+    profiles: FloatArray,
     under_way: FloatArray,
+    s: int,
+    k: int,
     season_ms: int,
     bins: int,
     gain: float,
@@ -99,19 +103,19 @@ def _learn_season(
     x: float,
 ) -> None:
     """Count a reading, without what other seasons add, in its step ``b``."""
-    if under_way[N] == 0.0 and under_way[KNOWN] == 0.0:
-        under_way[SINCE] = timestamp
-    elif b != int(under_way[STEP]):
-        turned = b < int(under_way[STEP])
-        _close_step(profile, under_way, bins, gain, timestamp - under_way[SINCE] >= season_ms)
+    if under_way[s, k, N] == 0.0 and under_way[s, k, KNOWN] == 0.0:
+        under_way[s, k, SINCE] = timestamp
+    elif b != int(under_way[s, k, STEP]):
+        turned = b < int(under_way[s, k, STEP])
+        _close_step(profiles, under_way, s, k, bins, gain, timestamp - under_way[s, k, SINCE] >= season_ms)
         if turned:  # once round: rounding errors do not pile up
             total = 0.0
             for j in range(bins):
-                total += profile[j, LATEST]
-            under_way[TOTAL] = total
-    under_way[STEP] = b
-    under_way[SUM] += x
-    under_way[N] += 1.0
+                total += profiles[s, k, j, LATEST]
+            under_way[s, k, TOTAL] = total
+    under_way[s, k, STEP] = b
+    under_way[s, k, SUM] += x
+    under_way[s, k, N] += 1.0
 
 
 @njit(cache=True, nogil=True)
@@ -148,36 +152,33 @@ def _observe(
         if not np.isfinite(x):
             continue
         s = series[i]
-        row = rows[s]
-        count = int(row[COUNT])
+        count = int(rows[s, COUNT])
         season = 0.0
         known = n_seasons == 0
         for k in range(n_seasons):
             offsets[k] = 0.0
             if steps[s, k, ROUND] == 1.0:
                 known = True
-                offsets[k] = drawn(profiles[s, k], at[k], beside[k], away[k])
+                offsets[k] = drawn(profiles, s, k, at[k], beside[k], away[k])
             season += offsets[k]
-        trend = _trend(rings[s], count, weights, upto) if count > 0 else x - season
+        trend = _trend(rings, s, count, weights, upto) if count > 0 else x - season
         middle = trend + season
         gap = x - middle
-        spread = spread_of(row)
-        if known and row[JUDGED] >= YOUNG:
+        spread = spread_of(rows, s)
+        if known and rows[s, JUDGED] >= YOUNG:
             surprise[i] = abs(gap) / spread
             expected[i] = middle
             lower[i] = middle - BAND * spread
             upper[i] = middle + BAND * spread
         if not learn[i]:
             continue
-        gap = bounded(row, gap, spread)
+        gap = bounded(rows, s, gap, spread)
         if count > 0:
-            learn_residual(row, gap, spread)
+            learn_residual(rows, s, gap, spread)
         rings[s, count % rings.shape[1]] = trend + gap
         for k in range(n_seasons):
-            _learn_season(
-                profiles[s, k], steps[s, k], season_ms[k], bins[k], gain[k], t, at[k], trend + gap + offsets[k]
-            )
-        learn_grain(row, x)
+            _learn_season(profiles, steps, s, k, season_ms[k], bins[k], gain[k], t, at[k], trend + gap + offsets[k])
+        learn_grain(rows, s, x)
 
 
 def tricube(n: int) -> FloatArray:

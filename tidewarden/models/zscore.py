@@ -26,28 +26,28 @@ MEAN, SQUARES = range(OWN, OWN + 2)
 
 
 @njit(cache=True, nogil=True)
-def _slide(row: FloatArray, window: FloatArray, count: int, x: float) -> None:
+def _slide(rows: FloatArray, s: int, windows: FloatArray, count: int, x: float) -> None:
     """Let ``x`` into the window and the oldest out; mean and squared deviations follow (Welford)."""
-    at = count % len(window)
-    if count < len(window):
-        gap = x - row[MEAN]
-        row[MEAN] += gap / (count + 1.0)
-        row[SQUARES] += gap * (x - row[MEAN])
+    at = count % windows.shape[1]
+    if count < windows.shape[1]:
+        gap = x - rows[s, MEAN]
+        rows[s, MEAN] += gap / (count + 1.0)
+        rows[s, SQUARES] += gap * (x - rows[s, MEAN])
     else:
-        old = window[at]
-        before = row[MEAN]
-        row[MEAN] += (x - old) / len(window)
-        row[SQUARES] += (x - old) * (x - row[MEAN] + old - before)
-    window[at] = x
-    if at + 1 == len(window):  # once round: rounding errors do not pile up
+        old = windows[s, at]
+        before = rows[s, MEAN]
+        rows[s, MEAN] += (x - old) / windows.shape[1]
+        rows[s, SQUARES] += (x - old) * (x - rows[s, MEAN] + old - before)
+    windows[s, at] = x
+    if at + 1 == windows.shape[1]:  # once round: rounding errors do not pile up
         mean = 0.0
-        for j in range(len(window)):
-            mean += window[j] / len(window)
+        for j in range(windows.shape[1]):
+            mean += windows[s, j] / windows.shape[1]
         squares = 0.0
-        for j in range(len(window)):
-            squares += (window[j] - mean) ** 2
-        row[MEAN] = mean
-        row[SQUARES] = squares
+        for j in range(windows.shape[1]):
+            squares += (windows[s, j] - mean) ** 2
+        rows[s, MEAN] = mean
+        rows[s, SQUARES] = squares
 
 
 @njit(cache=True, nogil=True)
@@ -67,19 +67,19 @@ def _observe(
         x = value[i]
         if not np.isfinite(x):
             continue
-        row = rows[series[i]]
-        count = row[COUNT]
-        gap = x - row[MEAN]
+        s = series[i]
+        count = rows[s, COUNT]
+        gap = x - rows[s, MEAN]
         if count >= YOUNG:
-            sigma = max(math.sqrt(max(row[SQUARES], 0.0) / min(count, size)), least_spread(row))
+            sigma = max(math.sqrt(max(rows[s, SQUARES], 0.0) / min(count, size)), least_spread(rows, s))
             surprise[i] = abs(gap) / sigma
-            expected[i] = row[MEAN]
-            lower[i] = row[MEAN] - BAND * sigma
-            upper[i] = row[MEAN] + BAND * sigma
+            expected[i] = rows[s, MEAN]
+            lower[i] = rows[s, MEAN] - BAND * sigma
+            upper[i] = rows[s, MEAN] + BAND * sigma
             gap = min(max(gap, -BOUND * sigma), BOUND * sigma)
         if learn[i]:
-            _slide(row, windows[series[i]], int(count), min(max(row[MEAN] + gap, -HUGE), HUGE))
-            learn_grain(row, x)
+            _slide(rows, s, windows, int(count), min(max(rows[s, MEAN] + gap, -HUGE), HUGE))
+            learn_grain(rows, s, x)
 
 
 class Zscore(ArrayModel):

@@ -112,11 +112,10 @@ class QuantileParams(Model):
     @model_validator(mode="after")
     def _few_outside(self) -> Self:
         # The readings beyond a limit are kept one by one: 500 on each side are 8 KB a series.
-        share = max(self.lower, 1 - self.upper)
-        if share * self.window > MOST_OUTSIDE:
+        if max(self.lower, 1 - self.upper) * self.window > MOST_OUTSIDE:
             raise ValueError(
-                f"window {self.window} has {share * self.window:.0f} readings beyond a limit, more than "
-                f"{MOST_OUTSIDE}: take a shorter window, or quantiles nearer to 0 and 1"
+                f"window {self.window} has more than {MOST_OUTSIDE} readings outside of the quantiles {self.lower} to "
+                f"{self.upper}: take a shorter window, or quantiles nearer to 0 and 1"
             )
         return self
 
