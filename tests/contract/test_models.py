@@ -20,6 +20,13 @@ BLOCKS = {
     "mad": {"warmup": 30},
     "seasonal": {"warmup": 300},
     "static": {"lower": 40, "upper": 160},
+    "zscore": {"warmup": 30, "window": 200},
+    "iqr": {"warmup": 30},
+    "cusum": {"warmup": 30, "half_life": 10},  # well below the season
+    "holt_winters": {"warmup": 300},
+    "quantile": {"window": 300},
+    "stl": {"warmup": 300},
+    "ar": {"warmup": 60},
 }
 FIELDS = ("surprise", "expected", "lower", "upper")
 

@@ -10,21 +10,35 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
+from tidewarden.models.ar import Ar
 from tidewarden.models.auto import Auto
 from tidewarden.models.contract import Model
+from tidewarden.models.cusum import Cusum
 from tidewarden.models.density import Density
 from tidewarden.models.ewma import Ewma
+from tidewarden.models.holt_winters import HoltWinters
+from tidewarden.models.iqr import Iqr
 from tidewarden.models.mad import Mad
+from tidewarden.models.quantile import Quantile
 from tidewarden.models.seasonal import Seasonal
 from tidewarden.models.static import Static
+from tidewarden.models.stl import Stl
+from tidewarden.models.zscore import Zscore
 from tidewarden.resources.models import (
+    ArParams,
     AutoParams,
+    CusumParams,
     DensityParams,
     EwmaParams,
+    HoltWintersParams,
+    IqrParams,
     MadParams,
     ModelSpec,
+    QuantileParams,
     SeasonalParams,
     StaticParams,
+    StlParams,
+    ZscoreParams,
 )
 
 Builder = Callable[[Any, tuple[int, ...], int], Model]
@@ -56,8 +70,40 @@ def _static(params: StaticParams, _seasonality_ms: tuple[int, ...], _interval_ms
     return Static(params.lower, params.upper)
 
 
+def _zscore(params: ZscoreParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Zscore(params.window, params.warmup)
+
+
+def _iqr(params: IqrParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Iqr(params.half_life, params.fence, params.warmup)
+
+
+def _cusum(params: CusumParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Cusum(params.method, params.half_life, params.slack, params.warmup)
+
+
+def _holt_winters(params: HoltWintersParams, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
+    return HoltWinters(
+        params.alpha, params.beta, params.gamma, params.damping, params.bins, params.warmup, seasonality_ms, interval_ms
+    )
+
+
+def _quantile(params: QuantileParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Quantile(params.lower, params.upper, params.window)
+
+
+def _stl(params: StlParams, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
+    return Stl(params.trend, params.half_life, params.bins, params.warmup, seasonality_ms, interval_ms)
+
+
+def _ar(params: ArParams, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
+    return Ar(params.order, params.half_life, params.bins, params.warmup, seasonality_ms, interval_ms)
+
+
 _BUILT_IN: dict[str, Builder] = {
-    "auto": _auto, "density": _density, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static
+    "auto": _auto, "density": _density, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static,
+    "zscore": _zscore, "iqr": _iqr, "cusum": _cusum, "holt_winters": _holt_winters, "quantile": _quantile,
+    "stl": _stl, "ar": _ar,
 }  # fmt: skip
 
 
