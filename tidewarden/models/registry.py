@@ -14,6 +14,7 @@ from tidewarden.models.auto import Auto
 from tidewarden.models.contract import Model
 from tidewarden.models.density import Density
 from tidewarden.models.ewma import Ewma
+from tidewarden.models.half_space_trees import HalfSpaceTrees
 from tidewarden.models.mad import Mad
 from tidewarden.models.seasonal import Seasonal
 from tidewarden.models.static import Static
@@ -21,6 +22,7 @@ from tidewarden.resources.models import (
     AutoParams,
     DensityParams,
     EwmaParams,
+    HalfSpaceTreesParams,
     MadParams,
     ModelSpec,
     SeasonalParams,
@@ -56,8 +58,13 @@ def _static(params: StaticParams, _seasonality_ms: tuple[int, ...], _interval_ms
     return Static(params.lower, params.upper)
 
 
+def _half_space_trees(p: HalfSpaceTreesParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return HalfSpaceTrees(p.trees, p.depth, p.lags, p.period, p.seed, p.warmup)
+
+
 _BUILT_IN: dict[str, Builder] = {
-    "auto": _auto, "density": _density, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static
+    "auto": _auto, "density": _density, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static,
+    "half_space_trees": _half_space_trees,
 }  # fmt: skip
 
 

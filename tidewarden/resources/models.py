@@ -61,7 +61,18 @@ class StaticParams(Model):
         return self
 
 
-ModelKind = Literal["auto", "density", "ewma", "mad", "seasonal", "static"]
+class HalfSpaceTreesParams(Model):
+    """Parameters of `half_space_trees`: how full the random boxes are into which the last readings fall."""
+
+    trees: int = Field(25, ge=1, le=200, description="Trees, of which each cuts other boxes.")
+    depth: int = Field(8, ge=2, le=10, description="Cuts from a tree's root to its leaves; memory doubles with each.")
+    lags: int = Field(4, ge=1, le=16, description="Readings in a window, the newest among them.")
+    period: int = Field(250, ge=16, le=20_000, description="Readings after which densities are told anew.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the cuts; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+ModelKind = Literal["auto", "density", "ewma", "mad", "seasonal", "static", "half_space_trees"]
 
 
 class ModelSpec(Model):
@@ -74,6 +85,7 @@ class ModelSpec(Model):
     mad: MadParams | None = None
     seasonal: SeasonalParams | None = None
     static: StaticParams | None = None
+    half_space_trees: HalfSpaceTreesParams | None = None
 
     @property
     def parameters(self) -> Model:
@@ -99,5 +111,6 @@ PARAMETERS: dict[str, type[Model]] = {
     "mad": MadParams,
     "seasonal": SeasonalParams,
     "static": StaticParams,
+    "half_space_trees": HalfSpaceTreesParams,
 }
 """The block of each kind of model."""
