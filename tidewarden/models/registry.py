@@ -15,6 +15,7 @@ from tidewarden.models.contract import Model
 from tidewarden.models.density import Density
 from tidewarden.models.ewma import Ewma
 from tidewarden.models.half_space_trees import HalfSpaceTrees
+from tidewarden.models.isolation_forest import IsolationForest
 from tidewarden.models.mad import Mad
 from tidewarden.models.seasonal import Seasonal
 from tidewarden.models.static import Static
@@ -23,6 +24,7 @@ from tidewarden.resources.models import (
     DensityParams,
     EwmaParams,
     HalfSpaceTreesParams,
+    IsolationForestParams,
     MadParams,
     ModelSpec,
     SeasonalParams,
@@ -62,9 +64,14 @@ def _half_space_trees(p: HalfSpaceTreesParams, _seasonality_ms: tuple[int, ...],
     return HalfSpaceTrees(p.trees, p.depth, p.lags, p.period, p.seed, p.warmup)
 
 
+def _isolation_forest(p: IsolationForestParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return IsolationForest(p.trees, p.subsample, p.lags, p.window, p.refit, p.seed, p.warmup)
+
+
 _BUILT_IN: dict[str, Builder] = {
     "auto": _auto, "density": _density, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static,
     "half_space_trees": _half_space_trees,
+    "isolation_forest": _isolation_forest,
 }  # fmt: skip
 
 

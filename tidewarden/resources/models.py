@@ -72,7 +72,19 @@ class HalfSpaceTreesParams(Model):
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
 
-ModelKind = Literal["auto", "density", "ewma", "mad", "seasonal", "static", "half_space_trees"]
+class IsolationForestParams(Model):
+    """Parameters of `isolation_forest`: how few random cuts set the last readings apart from those before."""
+
+    trees: int = Field(32, ge=1, le=200, description="Trees, each grown from a sample of its own.")
+    subsample: int = Field(256, ge=16, le=1024, description="Windows that a tree is grown from.")
+    lags: int = Field(4, ge=1, le=8, description="Readings in a window, the newest among them.")
+    window: int = Field(1024, ge=64, le=20_000, description="Past readings that samples are taken from.")
+    refit: int = Field(512, ge=16, le=20_000, description="Readings in which all trees have been grown anew, in turn.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of samples and cuts; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+ModelKind = Literal["auto", "density", "ewma", "mad", "seasonal", "static", "half_space_trees", "isolation_forest"]
 
 
 class ModelSpec(Model):
@@ -86,6 +98,7 @@ class ModelSpec(Model):
     seasonal: SeasonalParams | None = None
     static: StaticParams | None = None
     half_space_trees: HalfSpaceTreesParams | None = None
+    isolation_forest: IsolationForestParams | None = None
 
     @property
     def parameters(self) -> Model:
@@ -112,5 +125,6 @@ PARAMETERS: dict[str, type[Model]] = {
     "seasonal": SeasonalParams,
     "static": StaticParams,
     "half_space_trees": HalfSpaceTreesParams,
+    "isolation_forest": IsolationForestParams,
 }
 """The block of each kind of model."""
