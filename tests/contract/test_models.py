@@ -22,6 +22,7 @@ BLOCKS = {
     "static": {"lower": 40, "upper": 160},
     "half_space_trees": {"warmup": 60},
     "isolation_forest": {"warmup": 60, "window": 256, "refit": 256},
+    "loda": {"warmup": 60},
 }
 # State of one series in bytes, at most: counts and trees are what these models are, and each says what it needs.
 MEMORY_BYTES = {

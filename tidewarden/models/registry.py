@@ -16,6 +16,7 @@ from tidewarden.models.density import Density
 from tidewarden.models.ewma import Ewma
 from tidewarden.models.half_space_trees import HalfSpaceTrees
 from tidewarden.models.isolation_forest import IsolationForest
+from tidewarden.models.loda import Loda
 from tidewarden.models.mad import Mad
 from tidewarden.models.seasonal import Seasonal
 from tidewarden.models.static import Static
@@ -25,6 +26,7 @@ from tidewarden.resources.models import (
     EwmaParams,
     HalfSpaceTreesParams,
     IsolationForestParams,
+    LodaParams,
     MadParams,
     ModelSpec,
     SeasonalParams,
@@ -68,10 +70,14 @@ def _isolation_forest(p: IsolationForestParams, _seasonality_ms: tuple[int, ...]
     return IsolationForest(p.trees, p.subsample, p.lags, p.window, p.refit, p.seed, p.warmup)
 
 
+def _loda(p: LodaParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Loda(p.projections, p.lags, p.seed, p.warmup)
+
+
 _BUILT_IN: dict[str, Builder] = {
     "auto": _auto, "density": _density, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static,
     "half_space_trees": _half_space_trees,
-    "isolation_forest": _isolation_forest,
+    "isolation_forest": _isolation_forest, "loda": _loda,
 }  # fmt: skip
 
 

@@ -84,7 +84,18 @@ class IsolationForestParams(Model):
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
 
-ModelKind = Literal["auto", "density", "ewma", "mad", "seasonal", "static", "half_space_trees", "isolation_forest"]
+class LodaParams(Model):
+    """Parameters of `loda`: density of the last readings over sparse random projections of them."""
+
+    projections: int = Field(64, ge=1, le=256, description="Random mixtures of the readings in a window.")
+    lags: int = Field(8, ge=1, le=32, description="Readings in a window, the newest among them.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the mixtures; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+ModelKind = Literal[
+    "auto", "density", "ewma", "mad", "seasonal", "static", "half_space_trees", "isolation_forest", "loda"
+]
 
 
 class ModelSpec(Model):
@@ -99,6 +110,7 @@ class ModelSpec(Model):
     static: StaticParams | None = None
     half_space_trees: HalfSpaceTreesParams | None = None
     isolation_forest: IsolationForestParams | None = None
+    loda: LodaParams | None = None
 
     @property
     def parameters(self) -> Model:
@@ -126,5 +138,6 @@ PARAMETERS: dict[str, type[Model]] = {
     "static": StaticParams,
     "half_space_trees": HalfSpaceTreesParams,
     "isolation_forest": IsolationForestParams,
+    "loda": LodaParams,
 }
 """The block of each kind of model."""
