@@ -23,11 +23,13 @@ BLOCKS = {
     "half_space_trees": {"warmup": 60},
     "isolation_forest": {"warmup": 60, "window": 256, "refit": 256},
     "loda": {"warmup": 60},
+    "random_cut_forest": {"warmup": 60, "subsample": 64, "memory": 320},
 }
 # State of one series in bytes, at most: counts and trees are what these models are, and each says what it needs.
 MEMORY_BYTES = {
     "half_space_trees": 27_000,  # 25 trees of 256 leaves with two 16-bit numbers
     "isolation_forest": 60_000,  # 32 trees of 256 cuts of 32 bits and 256 leaves of 16, and the past
+    "random_cut_forest": 120_000,  # 24 trees of 64 points, and as many boxes of two corners
 }
 FIELDS = ("surprise", "expected", "lower", "upper")
 

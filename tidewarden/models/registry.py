@@ -18,6 +18,7 @@ from tidewarden.models.half_space_trees import HalfSpaceTrees
 from tidewarden.models.isolation_forest import IsolationForest
 from tidewarden.models.loda import Loda
 from tidewarden.models.mad import Mad
+from tidewarden.models.random_cut_forest import RandomCutForest
 from tidewarden.models.seasonal import Seasonal
 from tidewarden.models.static import Static
 from tidewarden.resources.models import (
@@ -29,6 +30,7 @@ from tidewarden.resources.models import (
     LodaParams,
     MadParams,
     ModelSpec,
+    RandomCutForestParams,
     SeasonalParams,
     StaticParams,
 )
@@ -74,10 +76,15 @@ def _loda(p: LodaParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) ->
     return Loda(p.projections, p.lags, p.seed, p.warmup)
 
 
+def _random_cut_forest(p: RandomCutForestParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return RandomCutForest(p.trees, p.subsample, p.lags, p.memory, p.seed, p.warmup)
+
+
 _BUILT_IN: dict[str, Builder] = {
     "auto": _auto, "density": _density, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static,
     "half_space_trees": _half_space_trees,
     "isolation_forest": _isolation_forest, "loda": _loda,
+    "random_cut_forest": _random_cut_forest,
 }  # fmt: skip
 
 

@@ -93,8 +93,28 @@ class LodaParams(Model):
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
 
+class RandomCutForestParams(Model):
+    """Parameters of `random_cut_forest`: how much the trees would change to take the last readings in."""
+
+    trees: int = Field(24, ge=1, le=200, description="Trees, each of a sample of its own.")
+    subsample: int = Field(128, ge=16, le=512, description="Windows that a tree holds.")
+    lags: int = Field(4, ge=1, le=8, description="Readings in a window, the newest among them.")
+    memory: int = Field(1280, ge=16, le=100_000, description="Readings after which a sampled one has mostly left.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of samples and cuts; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
 ModelKind = Literal[
-    "auto", "density", "ewma", "mad", "seasonal", "static", "half_space_trees", "isolation_forest", "loda"
+    "auto",
+    "density",
+    "ewma",
+    "mad",
+    "seasonal",
+    "static",
+    "half_space_trees",
+    "isolation_forest",
+    "loda",
+    "random_cut_forest",
 ]
 
 
@@ -111,6 +131,7 @@ class ModelSpec(Model):
     half_space_trees: HalfSpaceTreesParams | None = None
     isolation_forest: IsolationForestParams | None = None
     loda: LodaParams | None = None
+    random_cut_forest: RandomCutForestParams | None = None
 
     @property
     def parameters(self) -> Model:
@@ -139,5 +160,6 @@ PARAMETERS: dict[str, type[Model]] = {
     "half_space_trees": HalfSpaceTreesParams,
     "isolation_forest": IsolationForestParams,
     "loda": LodaParams,
+    "random_cut_forest": RandomCutForestParams,
 }
 """The block of each kind of model."""
