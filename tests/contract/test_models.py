@@ -23,7 +23,7 @@ BLOCKS = {
     "half_space_trees": {"warmup": 60},
     "isolation_forest": {"warmup": 60, "window": 256, "refit": 256},
     "loda": {"warmup": 60},
-    "random_cut_forest": {"warmup": 60, "subsample": 64, "memory": 320},
+    "random_cut_forest": {"warmup": 60, "subsample": 32, "memory": 160},
 }
 # State of one series in bytes, at most: counts and trees are what these models are, and each says what it needs.
 MEMORY_BYTES = {

@@ -26,7 +26,7 @@ from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
 from tidewarden.models.band import BAND_ROW, band_learn, band_of, beyond
 from tidewarden.models.contract import Judgement
 from tidewarden.models.state import ArrayModel, Column, SeriesState
-from tidewarden.models.windows import begin, chance, lag_weights, window_of
+from tidewarden.models.windows import begin, by_series, chance, lag_weights, window_of
 
 LAG_BITS = 3  # lowest bits of a cut's float32, which say its lag: the place keeps 20 bits
 LAG_MASK = np.uint32(2**LAG_BITS - 1)
@@ -217,6 +217,7 @@ def grow(
 
 @njit(cache=True, nogil=True)
 def _observe(
+    order: TimeArray,
     series: IntArray,
     value: FloatArray,
     learn: BoolArray,
@@ -248,7 +249,7 @@ def _observe(
     picks = np.empty(size, np.int32)
     sample = np.empty((n_lags, subsample), np.float32)
     state = np.zeros(1, np.uint64)
-    for i in range(len(series)):
+    for i in order:
         x = value[i]
         if not np.isfinite(x):
             continue
@@ -324,7 +325,7 @@ class IsolationForest(ArrayModel):
         """Score each reading in order, then learn from it where ``learn`` is set."""
         state = self._state
         _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper,
+            by_series(series), series, value, learn, out.surprise, out.expected, out.lower, out.upper,
             state["stat"], state["band"], state["past"], state["cut"].view(np.float32), state["cut"], state["leaf"],
             self._shares, self._subsample, self._depth, self._first, self._refit, self._seed,
         )  # fmt: skip

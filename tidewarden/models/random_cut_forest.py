@@ -27,19 +27,18 @@ from tidewarden.models.band import BAND_ROW, band_learn, band_of, beyond
 from tidewarden.models.contract import Judgement
 from tidewarden.models.random_cut_tree import (
     HEAD,
-    LEAF,
-    NODE,
     OLDEST,
     SIZE,
     Links,
     Singles,
-    box_columns,
     displacement,
     forget,
+    leaf_words,
     let_in,
+    node_words,
 )
 from tidewarden.models.state import ArrayModel, Column, SeriesState
-from tidewarden.models.windows import begin, chance, window_of
+from tidewarden.models.windows import begin, by_series, chance, window_of
 
 FURTHEST = 1e30  # float32 ends at 3e38, and differences must not overflow
 FIRST_MOST = 64  # readings from which there is an opinion, at most
@@ -51,6 +50,7 @@ STAT = 4
 
 @njit(cache=True, nogil=True)
 def _observe(
+    order: TimeArray,
     series: IntArray,
     value: FloatArray,
     learn: BoolArray,
@@ -61,8 +61,8 @@ def _observe(
     stats: FloatArray,
     bands: FloatArray,
     rings: Singles,
-    heads: Links,
     orders: Links,
+    heads: Links,
     nodes: Links,
     boxes: Singles,
     leaves: Links,
@@ -71,11 +71,13 @@ def _observe(
     memory: int,
     seed: int,
 ) -> None:
-    n_trees, subsample, n_lags = points.shape[1:]
+    n_trees, subsample = orders.shape[1:]
+    n_lags = rings.shape[1]
     window = np.empty(n_lags, np.float32)
-    shares = np.zeros(n_lags)
+    scratch = np.empty((5, n_trees))
+    unexplained = np.zeros(0)
     state = np.zeros(1, np.uint64)
-    for i in range(len(series)):
+    for i in order:
         x = value[i]
         if not np.isfinite(x):
             continue
@@ -87,10 +89,8 @@ def _observe(
         center = st[CENTER] if count > 0.0 else x
         window_of(rings[s], ahead, np.float32(min(max(x - center, -FURTHEST), FURTHEST)), window)
         if count >= first:
-            total = 0.0
-            for k in range(n_trees):
-                total += displacement(heads[s, k], nodes[s, k], boxes[s, k], leaves[s, k], points[s, k], window, shares)
-            surprise[i] = math.log(total / n_trees + LEAST) + beyond(bands[s], x)
+            moved = displacement(heads, nodes, boxes, leaves, points, s, window, scratch, unexplained)
+            surprise[i] = math.log(moved + LEAST) + beyond(bands[s], x)
             expected[i], lower[i], upper[i] = band_of(bands[s])
         if not learn[i]:
             continue
@@ -130,10 +130,8 @@ class RandomCutForest(ArrayModel):
             ring=Column((lags,), np.float32),
             head=Column((trees, HEAD), np.int16),
             order=Column((trees, subsample), np.int16),
-            node=Column((trees, subsample, NODE), np.int16),
-            box=Column((trees, subsample, box_columns(lags)), np.float32),
-            leaf=Column((trees, subsample, LEAF), np.int16),
-            point=Column((trees, subsample, lags), np.float32),
+            node=Column((trees, subsample, node_words(lags)), np.float32),
+            leaf=Column((trees, subsample, leaf_words(lags)), np.float32),
         )
         super().__init__(max(warmup, self._first), state)
 
@@ -148,9 +146,9 @@ class RandomCutForest(ArrayModel):
         """Score each reading in order, then learn from it where ``learn`` is set."""
         state = self._state
         _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["stat"], state["band"], state["ring"], state["head"], state["order"], state["node"], state["box"],
-            state["leaf"], state["point"], self._first, self._memory, self._seed,
+            by_series(series), series, value, learn, out.surprise, out.expected, out.lower, out.upper,
+            state["stat"], state["band"], state["ring"], state["order"], *self._trees(),
+            self._first, self._memory, self._seed,
         )  # fmt: skip
 
     def attribution(self, series: int, value: float) -> FloatArray:
@@ -165,7 +163,11 @@ class RandomCutForest(ArrayModel):
         newest = np.float32(min(max(value - stat[CENTER], -FURTHEST), FURTHEST))
         window_of(ring, int(stat[AHEAD]), newest, window)
         shares = np.zeros(len(ring))
-        trees = [state[name][series] for name in ("head", "node", "box", "leaf", "point")]
-        for tree in zip(*trees, strict=True):
-            displacement(*tree, window, shares)
-        return shares / len(trees[0])
+        scratch = np.empty((5, self._state["head"].shape[1]))
+        displacement(*self._trees(), series, window, scratch, shares)
+        return shares
+
+    def _trees(self) -> tuple[Links, Links, Singles, Links, Singles]:
+        """Heads, then nodes and leaves, each as its int16 and its float32."""
+        head, node, leaf = (self._state[name] for name in ("head", "node", "leaf"))
+        return head, node.view(np.int16), node, leaf.view(np.int16), leaf

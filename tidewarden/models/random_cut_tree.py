@@ -24,62 +24,111 @@ Words64 = npt.NDArray[np.uint64]
 
 ROOT, SIZE, FREE_NODE, N_NODES, FREE_LEAF, N_LEAVES, OLDEST = range(7)
 HEAD = 8  # int16 of a tree as a whole
+# An inner node is a few 32-bit words side by side, one or two cache lines: int16 in `nodes`, float32 in `boxes`.
+# Its parent is -1 at the root, its mass counts the points in its box …
 AXIS, LEFT, RIGHT, PARENT, MASS = range(5)
-NODE = 5  # int16 of an inner node; PARENT is -1 at the root, MASS counts the points in the box
+CUT = 3  # … then where it is cut (what is not above goes left) …
+LOW = 4  # … and its box: lows, and then highs
+# A leaf, a point with the number of times it is there, likewise: `leaves` int16, `points` float32.
 LEAF_PARENT, LEAF_COUNT = range(2)
-LEAF = 2  # int16 of a leaf, which is a point with the number of times it is there
-# The float32 of an inner node: where it is cut (what is not above goes left), then its box: lows, and then highs.
-CUT = 0
-LOW = 1
+POINT = 1
 
 
-def box_columns(n_axes: int) -> int:
-    """How many float32 an inner node takes."""
+def node_words(n_axes: int) -> int:
+    """How many 32-bit words an inner node takes."""
     return LOW + 2 * n_axes
+
+
+def leaf_words(n_axes: int) -> int:
+    """How many 32-bit words a leaf takes."""
+    return POINT + n_axes
 
 
 @njit(cache=True, nogil=True)
 def displacement(
-    head: Links, nodes: Links, boxes: Singles, leaves: Links, points: Singles, x: Singles, shares: FloatArray
+    heads: Links,
+    nodes: Links,
+    boxes: Singles,
+    leaves: Links,
+    points: Singles,
+    s: int,
+    x: Singles,
+    scratch: FloatArray,
+    shares: FloatArray,
 ) -> float:
-    """Expected collusive displacement of ``x`` if it were let in, over the chance of its own cut.
+    """Expected collusive displacement of ``x`` if the trees of series ``s`` let it in, over the chance of its own cut.
 
     Of a point that is in: how many others it has pushed down in the tree, for each that it did so with, at its most.
-    What each axis has to do with it is added to ``shares``, (n_axes,). 0 of an empty tree.
+    The mean over the trees. What each axis has to do with it is added to ``shares``, (n_axes,), unless that is empty.
+    ``scratch``, (5, n_trees), is where each tree's walk has come to.
+
+    All trees a level: their memory comes in at once and not one after the other.
     """
-    if head[SIZE] == 0:
-        return 0.0
+    n_trees = heads.shape[1]
     n_axes = len(x)
     total = 0.0
-    reach = 1.0  # chance that no cut so far has set x apart
-    most = 0.0
-    at = head[ROOT]
-    while at >= 0:
-        beyond = 0.0
-        length = 0.0
-        box = boxes[at]
-        for j in range(n_axes):
-            length += box[LOW + n_axes + j] - box[LOW + j]
-            beyond += max(box[LOW + j] - x[j], x[j] - box[LOW + n_axes + j], np.float32(0.0))
-        mass = float(nodes[at, MASS])
-        if beyond > 0.0:
-            apart = beyond / (beyond + length)
-            here = reach * apart * max(most, mass)
-            total += here
+    walking = 0
+    for k in range(n_trees):
+        scratch[0, k] = heads[s, k, ROOT]
+        scratch[1, k] = 1.0  # chance that no cut so far has set x apart
+        scratch[2, k] = 0.0  # the most that it has pushed down so far
+        walking += 1 if scratch[0, k] >= 0.0 else 0
+    while walking > 0:
+        # First where each walk goes on, in a loop so short that the processor waits for many trees at once.
+        for k in range(n_trees):
+            if scratch[0, k] >= 0.0:
+                at = np.uint32(scratch[0, k])
+                goes_right = x[np.uint32(nodes[s, k, at, AXIS])] > boxes[s, k, at, CUT]
+                scratch[3, k] = nodes[s, k, at, RIGHT if goes_right else LEFT]
+                scratch[4, k] = boxes[s, k, at, LOW + 2 * n_axes - 1]
+        for k in range(n_trees):
+            if scratch[0, k] >= 0.0:
+                below = int(scratch[3, k])
+                scratch[4, k] = nodes[s, k, below, MASS] if below >= 0 else leaves[s, k, -1 - below, LEAF_COUNT]
+        walking = 0
+        for k in range(n_trees):
+            if scratch[0, k] < 0.0:
+                continue
+            at = np.uint32(scratch[0, k])
+            beyond = 0.0
+            length = 0.0
             for j in range(n_axes):
-                away = max(box[LOW + j] - x[j], x[j] - box[LOW + n_axes + j], np.float32(0.0))
-                shares[j] += here * away / beyond
-            reach *= 1.0 - apart
-        at = nodes[at, RIGHT] if x[nodes[at, AXIS]] > box[CUT] else nodes[at, LEFT]
-        below = float(nodes[at, MASS] if at >= 0 else leaves[-1 - at, LEAF_COUNT])
-        most = max(most, (mass - below) / (below + 1.0))
-    beyond = 0.0
-    for j in range(n_axes):
-        beyond += abs(x[j] - points[-1 - at, j])
-    here = reach * (max(most, float(leaves[-1 - at, LEAF_COUNT])) if beyond > 0.0 else most)
-    for j in range(n_axes):  # among equals no axis tells them apart
-        shares[j] += here * (abs(x[j] - points[-1 - at, j]) / beyond if beyond > 0.0 else 1.0 / n_axes)
-    return total + here
+                low = boxes[s, k, at, LOW + j]
+                high = boxes[s, k, at, LOW + n_axes + j]
+                length += high - low
+                beyond += max(low - x[j], np.float32(0.0)) + max(x[j] - high, np.float32(0.0))
+            mass = float(nodes[s, k, at, MASS])
+            most = scratch[2, k]
+            if beyond > 0.0:
+                apart = beyond / (beyond + length)
+                here = scratch[1, k] * apart * max(most, mass)
+                scratch[1, k] *= 1.0 - apart
+                total += here
+                for j in range(len(shares)):
+                    low = boxes[s, k, at, LOW + j]
+                    high = boxes[s, k, at, LOW + n_axes + j]
+                    away = max(low - x[j], np.float32(0.0)) + max(x[j] - high, np.float32(0.0))
+                    shares[j] += here * away / (beyond * n_trees)
+            rest = scratch[4, k]
+            scratch[2, k] = max(most, (mass - rest) / (rest + 1.0))
+            scratch[0, k] = scratch[3, k]
+            walking += 1 if scratch[0, k] >= 0.0 else 0
+    for k in range(n_trees):
+        if heads[s, k, SIZE] == 0:
+            continue
+        leaf = np.uint32(-1.0 - scratch[0, k])
+        beyond = 0.0
+        for j in range(n_axes):
+            beyond += abs(x[j] - points[s, k, leaf, POINT + j])
+        most = scratch[2, k]
+        if beyond > 0.0:
+            most = max(most, float(leaves[s, k, leaf, LEAF_COUNT]))
+        here = scratch[1, k] * most
+        total += here
+        for j in range(len(shares)):  # among equals no axis tells them apart
+            away = abs(x[j] - points[s, k, leaf, POINT + j])
+            shares[j] += here * (away / beyond if beyond > 0.0 else 1.0 / n_axes) / n_trees
+    return total / n_trees
 
 
 @njit(cache=True, nogil=True)
@@ -117,7 +166,7 @@ def let_in(
     head[SIZE] += 1
     if head[SIZE] == 1:
         leaf = _new(head, leaves, LEAF_PARENT, FREE_LEAF, N_LEAVES)
-        points[leaf] = x
+        points[leaf, POINT:] = x
         leaves[leaf, LEAF_COUNT] = 1
         leaves[leaf, LEAF_PARENT] = -1
         head[ROOT] = -1 - leaf
@@ -129,14 +178,14 @@ def let_in(
         axis = -1
         length = 0.0
         for j in range(n_axes):
-            low = boxes[at, LOW + j] if at >= 0 else points[-1 - at, j]
-            high = boxes[at, LOW + n_axes + j] if at >= 0 else points[-1 - at, j]
+            low = boxes[at, LOW + j] if at >= 0 else points[-1 - at, POINT + j]
+            high = boxes[at, LOW + n_axes + j] if at >= 0 else points[-1 - at, POINT + j]
             length += float(max(high, x[j])) - float(min(low, x[j]))
         draw = chance(state) * length
         cut = np.float32(0.0)
         for j in range(n_axes):
-            low = boxes[at, LOW + j] if at >= 0 else points[-1 - at, j]
-            high = boxes[at, LOW + n_axes + j] if at >= 0 else points[-1 - at, j]
+            low = boxes[at, LOW + j] if at >= 0 else points[-1 - at, POINT + j]
+            high = boxes[at, LOW + n_axes + j] if at >= 0 else points[-1 - at, POINT + j]
             side = float(max(high, x[j])) - float(min(low, x[j]))
             if draw < side:
                 place = float(min(low, x[j])) + draw
@@ -151,9 +200,9 @@ def let_in(
             draw -= side
         if at < 0 and axis < 0 and length > 0.0:  # the draw fell off the end by rounding
             for j in range(n_axes):
-                if x[j] != points[-1 - at, j]:
+                if x[j] != points[-1 - at, POINT + j]:
                     axis = j
-                    cut = min(x[j], points[-1 - at, j])
+                    cut = min(x[j], points[-1 - at, POINT + j])
         if axis >= 0:
             return _set_apart(head, nodes, boxes, leaves, points, x, at, parent, axis, cut)
         if at < 0:
@@ -176,7 +225,7 @@ def _set_apart(
     n_axes = len(x)
     leaf = _new(head, leaves, LEAF_PARENT, FREE_LEAF, N_LEAVES)
     node = _new(head, nodes, PARENT, FREE_NODE, N_NODES)
-    points[leaf] = x
+    points[leaf, POINT:] = x
     leaves[leaf, LEAF_COUNT] = 1
     _hang(head, nodes, leaves, node, parent, at)
     x_right = x[axis] > cut
@@ -186,8 +235,8 @@ def _set_apart(
     nodes[node, MASS] = 1 + (nodes[at, MASS] if at >= 0 else leaves[-1 - at, LEAF_COUNT])
     boxes[node, CUT] = cut
     for j in range(n_axes):
-        low = boxes[at, LOW + j] if at >= 0 else points[-1 - at, j]
-        high = boxes[at, LOW + n_axes + j] if at >= 0 else points[-1 - at, j]
+        low = boxes[at, LOW + j] if at >= 0 else points[-1 - at, POINT + j]
+        high = boxes[at, LOW + n_axes + j] if at >= 0 else points[-1 - at, POINT + j]
         boxes[node, LOW + j] = min(low, x[j])
         boxes[node, LOW + n_axes + j] = max(high, x[j])
     leaves[leaf, LEAF_PARENT] = node
@@ -201,7 +250,7 @@ def _set_apart(
 @njit(cache=True, nogil=True)
 def forget(head: Links, nodes: Links, boxes: Singles, leaves: Links, points: Singles, leaf: int) -> None:
     """Take one point of ``leaf`` out."""
-    n_axes = points.shape[1]
+    n_axes = points.shape[1] - POINT
     head[SIZE] -= 1
     at = int(leaves[leaf, LEAF_PARENT])
     leaves[leaf, LEAF_COUNT] -= 1
@@ -224,10 +273,10 @@ def forget(head: Links, nodes: Links, boxes: Singles, leaves: Links, points: Sin
         left = int(nodes[above, LEFT])
         right = int(nodes[above, RIGHT])
         for j in range(n_axes):
-            left_low = boxes[left, LOW + j] if left >= 0 else points[-1 - left, j]
-            right_low = boxes[right, LOW + j] if right >= 0 else points[-1 - right, j]
+            left_low = boxes[left, LOW + j] if left >= 0 else points[-1 - left, POINT + j]
+            right_low = boxes[right, LOW + j] if right >= 0 else points[-1 - right, POINT + j]
             boxes[above, LOW + j] = min(left_low, right_low)
-            left_high = boxes[left, LOW + n_axes + j] if left >= 0 else points[-1 - left, j]
-            right_high = boxes[right, LOW + n_axes + j] if right >= 0 else points[-1 - right, j]
+            left_high = boxes[left, LOW + n_axes + j] if left >= 0 else points[-1 - left, POINT + j]
+            right_high = boxes[right, LOW + n_axes + j] if right >= 0 else points[-1 - right, POINT + j]
             boxes[above, LOW + n_axes + j] = max(left_high, right_high)
         above = int(nodes[above, PARENT])

@@ -97,7 +97,7 @@ class RandomCutForestParams(Model):
     """Parameters of `random_cut_forest`: how much the trees would change to take the last readings in."""
 
     trees: int = Field(24, ge=1, le=200, description="Trees, each of a sample of its own.")
-    subsample: int = Field(128, ge=16, le=512, description="Windows that a tree holds.")
+    subsample: int = Field(64, ge=16, le=512, description="Windows that a tree holds.")
     lags: int = Field(4, ge=1, le=8, description="Readings in a window, the newest among them.")
     memory: int = Field(1280, ge=16, le=100_000, description="Readings after which a sampled one has mostly left.")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Of samples and cuts; the same seed, the same scores.")
