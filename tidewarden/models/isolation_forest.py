@@ -72,7 +72,7 @@ def place_of(box: int, level: int, depth: int) -> int:
         level -= size
         size = BLOCK
     across = box & ((n_blocks << level) - 1)
-    return WIDE * (start + (across >> level)) + (1 << level) + (across & ((1 << level) - 1))
+    return int(WIDE * (start + (across >> level)) + (1 << level) + (across & ((1 << level) - 1)))
 
 
 @njit(cache=True, nogil=True)
@@ -83,7 +83,7 @@ def top_levels(depth: int) -> int:
 
 def words_of(depth: int) -> int:
     """Words that a tree's cuts take: with its last cut the last block ends."""
-    return place_of(2**depth - 1, depth - 1, depth) + 1
+    return int(place_of(2**depth - 1, depth - 1, depth)) + 1
 
 
 @njit(cache=True, nogil=True)
@@ -133,7 +133,7 @@ def _sample(past: Singles, head: int, n: int, out: Singles, picks: IntArray, sta
         for j in range(n_lags):
             here = at - j
             out[j, k] = past[here if here >= 0 else here + size]
-    return taken
+    return int(taken)
 
 
 @njit(cache=True, nogil=True)

@@ -78,7 +78,7 @@ def _surprise(st: FloatArray, hist: Counts, edges: FloatArray, at: FloatArray, b
             total -= math.log(product)
             product = 1.0
     total -= math.log(product)
-    return total / n + math.log(st[MASS] * UNIT + BINS * PSEUDO)
+    return float(total / n + math.log(st[MASS] * UNIT + BINS * PSEUDO))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -128,7 +128,7 @@ def displacement(
         for j in range(len(shares)):  # among equals no axis tells them apart
             away = abs(x[j] - points[s, k, leaf, POINT + j])
             shares[j] += here * (away / beyond if beyond > 0.0 else 1.0 / n_axes) / n_trees
-    return total / n_trees
+    return float(total / n_trees)
 
 
 @njit(cache=True, nogil=True)
@@ -170,7 +170,7 @@ def let_in(
         leaves[leaf, LEAF_COUNT] = 1
         leaves[leaf, LEAF_PARENT] = -1
         head[ROOT] = -1 - leaf
-        return leaf
+        return int(leaf)
     at = int(head[ROOT])
     parent = -1
     while True:
@@ -204,7 +204,7 @@ def let_in(
                     axis = j
                     cut = min(x[j], points[-1 - at, POINT + j])
         if axis >= 0:
-            return _set_apart(head, nodes, boxes, leaves, points, x, at, parent, axis, cut)
+            return int(_set_apart(head, nodes, boxes, leaves, points, x, at, parent, axis, cut))
         if at < 0:
             leaves[-1 - at, LEAF_COUNT] += 1
             return -1 - at
@@ -244,7 +244,7 @@ def _set_apart(
         nodes[at, PARENT] = node
     else:
         leaves[-1 - at, LEAF_PARENT] = node
-    return leaf
+    return int(leaf)
 
 
 @njit(cache=True, nogil=True)
