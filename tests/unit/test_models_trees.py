@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 from statistics import median
 
 import numpy as np
 import pytest
 
-from tidewarden.models import (
-    band,
-    half_space_trees,
-    isolation_forest,
-    windows,
-)
+from tidewarden.models import band, half_space_trees, isolation_forest, loda, windows
+from tidewarden.models.contract import Judgement
 from unit.slow_models import NAN, NOTHING, Said, agree, bounded, least, readings
 
 SEEDS = range(2)
@@ -280,3 +277,161 @@ def test_an_isolation_forest_is_nested_cuts(subsample: int, lags: int, seed: int
     """`isolation_forest` equals its slow version, trees of depth 5 and 7 as nested tuples, grown anew in turn."""
     model = isolation_forest.IsolationForest(4, subsample, lags, 128, 64, seed, 40)
     agree(model, lambda: SlowIsolation(4, subsample, lags, 128, 64, 20, seed), readings(seed, 300))
+
+
+class SlowHistogram:
+    """Counts by where a bin begins, in a dictionary."""
+
+    def __init__(self, first: list[float], least_spread: float) -> None:
+        middle = median(first)
+        away = sorted(abs(v - middle) for v in first)
+        kept = away[: max(1, 9 * len(away) // 10)]
+        spread = max(1.2533 * sum(kept) / len(kept), least_spread)
+        self.width = 12 * spread / loda.BINS
+        self.low = middle - 0.5 * (loda.BINS + 1) * self.width
+        self.counts = [0] * loda.BINS
+
+    def bin_of(self, v: float) -> int | None:
+        b = (v - self.low) / self.width
+        return int(b) if 0 <= b < loda.BINS else None
+
+    def nats(self, v: float, mass: float) -> float:
+        b, c, beyond = self.bin_of(v), 0.0, 0
+        if b is None:
+            width, low = self.width, self.low
+            while not low <= v < low + loda.BINS * width:  # how often the width would have to double
+                low -= loda.BINS * width if v < low else 0.0
+                width *= 2
+                beyond += 1
+        else:
+            near = [self.counts[max(b - 1, 0)], self.counts[min(b + 1, loda.BINS - 1)]]
+            c = 0.5 * self.counts[b] + 0.25 * sum(near)
+        density = (c + loda.PSEUDO) / (mass * loda.UNIT + loda.BINS * loda.PSEUDO) / self.width
+        return -math.log(density) + beyond * math.log(2)
+
+    def widen(self, v: float) -> None:
+        pairs = [a + b for a, b in zip(self.counts[::2], self.counts[1::2], strict=True)]
+        empty = [0] * (loda.BINS // 2)
+        self.counts = empty + pairs if v < self.low else pairs + empty
+        self.low -= loda.BINS * self.width if v < self.low else 0.0
+        self.width *= 2
+
+
+class SlowLoda:
+    """Histograms of mixtures of the last readings, shorter than it takes until counts are halved."""
+
+    def __init__(self, projections: int, lags: int, first: int, seed: int) -> None:
+        picks, weights = loda.directions(seed, projections, lags)
+        self.mixtures = [list(zip(p, w, strict=True)) for p, w in zip(picks.tolist(), weights.tolist(), strict=True)]
+        self.lags, self.first = lags, first
+        self.histograms: list[SlowHistogram] = []
+        self.mass = self.outside = 0.0
+        self.band = SlowBand()
+
+    def mixed(self, window: list[float]) -> list[float]:
+        parts = [[w * window[lag] for lag, w in mixture] for mixture in self.mixtures]
+        return [a + (b + c) for a, b, c in parts]
+
+    def begin(self, past: list[float]) -> None:
+        grid = sorted(past)
+        steps = [b - a for a, b in pairwise(grid) if b > a]
+        spread = 0.25 * min(steps) if steps else 1e-3 * abs(grid[0]) + 1e-9
+        seen = [self.mixed(past[i - self.lags + 1 : i + 1][::-1]) for i in range(self.lags - 1, len(past))]
+        self.histograms = [SlowHistogram(list(column), spread) for column in zip(*seen, strict=True)]
+        for places in seen:
+            self.learn(places)
+
+    def learn(self, places: list[float]) -> None:
+        pairs = list(zip(self.histograms, places, strict=True))
+        inside = [(h, h.bin_of(v)) for h, v in pairs]
+        for h, b in inside:
+            if b is not None:
+                h.counts[b] += loda.UNIT
+        newest_inside = inside[0][1] is not None
+        self.outside = max(self.outside - 1 / loda.LEAK, 0.0) if newest_inside else self.outside + 1
+        if self.outside > loda.OFTEN:
+            self.outside = min(self.outside, 2 * loda.OFTEN)
+            for (h, v), (_, b) in zip(pairs, inside, strict=True):
+                if b is None:
+                    h.widen(v)
+        self.mass += 1
+
+    def see(self, time_ms: int, x: float, learn: bool) -> Said:
+        said, past = NOTHING, self.band.past
+        places: list[float] = []
+        if self.histograms:
+            places = self.mixed([x, *past[: -self.lags : -1]])
+            nats = [h.nats(v, self.mass) for h, v in zip(self.histograms, places, strict=True)]
+            said = self.band.said(sum(nats) / len(nats))
+        if learn:
+            if places:
+                self.learn(places)
+            self.band.learn(x)
+            if len(past) == self.first:
+                self.begin(past)
+        return said
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("projections", "lags"), [(1, 1), (6, 2), (70, 8)])
+def test_loda_is_histograms_of_mixtures(projections: int, lags: int, seed: int) -> None:
+    """`loda` equals its slow version, with fewer and with more histograms than share a logarithm."""
+    model = loda.Loda(projections, lags, seed, 60)
+    agree(model, lambda: SlowLoda(projections, lags, 30, seed), readings(seed, 300))
+
+
+def test_loda_fades_and_closes_in() -> None:
+    """After a shift for good, counts of the old level fade, and histograms close in on the new one."""
+    rng = np.random.default_rng(0)
+    value = np.concatenate([rng.normal(0, 1, 3000), rng.normal(500, 1, 60_000)])
+    model = loda.Loda(1, 1, 0, 60)
+    model.resize(1)
+    out = Judgement.blank(len(value))
+    model.observe(np.zeros(len(value), np.int32), np.arange(len(value)), value, np.ones(len(value), bool), out)
+    state = model.snapshot()
+    low, width = state["edge"][0, 0]
+    assert 400 < low < 500 < low + loda.BINS * width < 600  # it had to widen to more than 500
+    assert state["hist"].sum() == pytest.approx(loda.UNIT * state["stat"][0, loda.MASS], rel=0.02)
+    # What it keeps of all widths together is their sum, or densities before and after could not be compared.
+    assert state["stat"][0, loda.LOG_WIDTHS] == pytest.approx(math.log(width))
+
+
+def test_loda_is_deaf_to_single_outliers() -> None:
+    """An outlier in 80 readings, however far, changes nothing of what is said of ordinary ones."""
+    rng = np.random.default_rng(0)
+    value = rng.normal(0, 1, 4000)
+    wild = np.arange(200, 4000, 80)
+    spoilt = value.copy()
+    spoilt[wild] = 1e9
+    said = []
+    for values in (value, spoilt):
+        model = loda.Loda(1, 1, 0, 60)
+        model.resize(1)
+        out = Judgement.blank(4000)
+        model.observe(np.zeros(4000, np.int32), np.arange(4000), values, np.ones(4000, bool), out)
+        said.append(out.surprise)
+    ordinary = np.setdiff1d(np.arange(200, 4000), wild)
+    np.testing.assert_allclose(said[0][ordinary], said[1][ordinary], atol=0.05)
+    assert said[1][wild].min() > said[1][ordinary].max()
+
+
+def test_an_isolation_forest_is_as_deep_as_scikit_learns() -> None:
+    """On the same windows, mean depths agree with those of scikit-learn's forest: in level, and point by point."""
+    ensemble = pytest.importorskip("sklearn.ensemble", reason="scikit-learn is not installed (extra bench)")
+    rng = np.random.default_rng(0)
+    value = np.concatenate([rng.normal(0, 1, 600), rng.normal(6, 0.5, 30)])[rng.permutation(630)]
+    model = isolation_forest.IsolationForest(200, 256, 1, 630, 512, 0, 60)
+    model.resize(1)
+    model.observe(np.zeros(630, np.int32), np.arange(630), value, np.ones(630, bool), Judgement.blank(630))
+    # All trees anew, from all readings: two rounds of readings that are judged but come from the same distribution.
+    asked = np.linspace(-3.5, 8, 60)
+    out = Judgement.blank(60)
+    again = np.random.default_rng(1).choice(value, 1100)
+    model.observe(np.zeros(1100, np.int32), np.arange(1100), again, np.ones(1100, bool), Judgement.blank(1100))
+    model.observe(np.zeros(60, np.int32), np.arange(60), asked, np.zeros(60, bool), out)
+    row = model.snapshot()["band"][0]
+    ours = -np.array([s - band.beyond(row, x) for s, x in zip(out.surprise, asked, strict=True)]) / math.log(2)
+    theirs = ensemble.IsolationForest(n_estimators=200, max_samples=256, random_state=0).fit(again[-630:, None])
+    depth = -np.log2(-theirs.score_samples(asked[:, None])) * isolation_forest.further_depth(256)
+    assert np.corrcoef(ours, depth)[0, 1] > 0.98
+    assert np.abs(ours - depth).mean() < 0.5

@@ -7,7 +7,8 @@ the reading itself. Each feeds a histogram of 32 counts in 16 bits, one cache li
 Where it fails: it knows no time of day (`density` does), and what only a certain combination of lags
 shows may lie between the directions. Counts are halved every few thousand readings, so what happened
 `AGE` readings ago weighs half. A reading outside a histogram widens it only if such readings are more than one in
-`LEAK`: single outliers, however far, leave no trace; a lasting shift is taken in after some ten readings.
+`LEAK`: single outliers, however far, leave no trace; a lasting shift is taken in after some ten readings. After one by
+hundreds of deviations bins stay wide, and small deviations unseen, until the old level has faded: a dozen halvings.
 
 Source: Pevny: Loda: Lightweight on-line detector of anomalies (Machine Learning 102, 2016). Other than there,
 all projections see the newest reading, and histograms extend, fade and close in again.
@@ -103,6 +104,9 @@ def _learn(st: FloatArray, hist: Counts, edges: FloatArray, at: FloatArray, bins
 def _fade(st: FloatArray, hist: Counts, edges: FloatArray) -> None:
     """Halve all counts; histograms that have room at their ends close in, as far as the finest step allows."""
     for k in range(len(hist)):
+        for b in range(BINS):  # what is left of less than one reading is nothing that must be kept in view
+            if hist[k, b] < UNIT:
+                hist[k, b] = 0
         if edges[k, 1] > st[FINEST]:
             width = edges[k, 1]
             age(hist[k], edges[k])
@@ -149,8 +153,9 @@ def _fit(
         away = np.sort(np.abs(seen[k] - middle))
         keep = max(1, (9 * len(away)) // 10)
         spread = max(1.2533 * away[:keep].mean(), least)
-        edges[k, 0] = middle - 6.0 * spread
         edges[k, 1] = 12.0 * spread / BINS
+        # The most common values belong in the middle of a bin: on an edge, rounding would choose between two.
+        edges[k, 0] = middle - 0.5 * (BINS + 1) * edges[k, 1]
         st[LOG_WIDTHS] += math.log(edges[k, 1])
     for i in range(seen.shape[1]):
         for k in range(len(hist)):

@@ -69,7 +69,7 @@ def displacement(
     total = 0.0
     walking = 0
     for k in range(n_trees):
-        scratch[0, k] = heads[s, k, ROOT]
+        scratch[0, k] = heads[s, k, ROOT] if heads[s, k, SIZE] > 0 else -1
         scratch[1, k] = 1.0  # chance that no cut so far has set x apart
         scratch[2, k] = 0.0  # the most that it has pushed down so far
         walking += 1 if scratch[0, k] >= 0.0 else 0
