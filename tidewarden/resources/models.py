@@ -66,7 +66,7 @@ class HalfSpaceTreesParams(Model):
 
     trees: int = Field(25, ge=1, le=200, description="Trees, of which each cuts other boxes.")
     depth: int = Field(8, ge=2, le=10, description="Cuts from a tree's root to its leaves; memory doubles with each.")
-    lags: int = Field(4, ge=1, le=16, description="Readings in a window, the newest among them.")
+    lags: int = Field(8, ge=1, le=16, description="Readings in a window, the newest among them.")
     period: int = Field(250, ge=16, le=20_000, description="Readings after which densities are told anew.")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the cuts; the same seed, the same scores.")
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
@@ -77,7 +77,7 @@ class IsolationForestParams(Model):
 
     trees: int = Field(32, ge=1, le=200, description="Trees, each grown from a sample of its own.")
     subsample: int = Field(256, ge=16, le=1024, description="Windows that a tree is grown from.")
-    lags: int = Field(4, ge=1, le=8, description="Readings in a window, the newest among them.")
+    lags: int = Field(8, ge=1, le=8, description="Readings in a window, the newest among them.")
     window: int = Field(1024, ge=64, le=20_000, description="Past readings that samples are taken from.")
     refit: int = Field(512, ge=16, le=20_000, description="Readings in which all trees have been grown anew, in turn.")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Of samples and cuts; the same seed, the same scores.")
