@@ -16,10 +16,14 @@ from tidewarden.models.contract import Model
 from tidewarden.models.cusum import Cusum
 from tidewarden.models.density import Density
 from tidewarden.models.ewma import Ewma
+from tidewarden.models.half_space_trees import HalfSpaceTrees
 from tidewarden.models.holt_winters import HoltWinters
 from tidewarden.models.iqr import Iqr
+from tidewarden.models.isolation_forest import IsolationForest
+from tidewarden.models.loda import Loda
 from tidewarden.models.mad import Mad
 from tidewarden.models.quantile import Quantile
+from tidewarden.models.random_cut_forest import RandomCutForest
 from tidewarden.models.seasonal import Seasonal
 from tidewarden.models.static import Static
 from tidewarden.models.stl import Stl
@@ -30,11 +34,15 @@ from tidewarden.resources.models import (
     CusumParams,
     DensityParams,
     EwmaParams,
+    HalfSpaceTreesParams,
     HoltWintersParams,
     IqrParams,
+    IsolationForestParams,
+    LodaParams,
     MadParams,
     ModelSpec,
     QuantileParams,
+    RandomCutForestParams,
     SeasonalParams,
     StaticParams,
     StlParams,
@@ -100,10 +108,29 @@ def _ar(params: ArParams, seasonality_ms: tuple[int, ...], interval_ms: int) -> 
     return Ar(params.order, params.half_life, params.bins, params.warmup, seasonality_ms, interval_ms)
 
 
+def _half_space_trees(p: HalfSpaceTreesParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return HalfSpaceTrees(p.trees, p.depth, p.lags, p.period, p.seed, p.warmup)
+
+
+def _isolation_forest(p: IsolationForestParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return IsolationForest(p.trees, p.subsample, p.lags, p.window, p.refit, p.seed, p.warmup)
+
+
+def _loda(p: LodaParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Loda(p.projections, p.lags, p.seed, p.warmup)
+
+
+def _random_cut_forest(p: RandomCutForestParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return RandomCutForest(p.trees, p.subsample, p.lags, p.memory, p.seed, p.warmup)
+
+
 _BUILT_IN: dict[str, Builder] = {
     "auto": _auto, "density": _density, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static,
     "zscore": _zscore, "iqr": _iqr, "cusum": _cusum, "holt_winters": _holt_winters, "quantile": _quantile,
     "stl": _stl, "ar": _ar,
+    "half_space_trees": _half_space_trees,
+    "isolation_forest": _isolation_forest, "loda": _loda,
+    "random_cut_forest": _random_cut_forest,
 }  # fmt: skip
 
 

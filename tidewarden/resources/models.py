@@ -135,12 +135,55 @@ class ArParams(Model):
     order: int = Field(8, ge=1, le=8, description="Readings before it that a reading is forecast from.")
     half_life: float = Field(1000.0, ge=10, description="Readings after which a reading's weight has halved.")
     bins: int = Field(48, ge=2, le=240, description="Steps that the season is cut into.")
+
+
+class HalfSpaceTreesParams(Model):
+    """Parameters of `half_space_trees`: how full the random boxes are into which the last readings fall."""
+
+    trees: int = Field(25, ge=1, le=200, description="Trees, of which each cuts other boxes.")
+    depth: int = Field(8, ge=2, le=10, description="Cuts from a tree's root to its leaves; memory doubles with each.")
+    lags: int = Field(8, ge=1, le=16, description="Readings in a window, the newest among them.")
+    period: int = Field(250, ge=16, le=20_000, description="Readings after which densities are told anew.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the cuts; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class IsolationForestParams(Model):
+    """Parameters of `isolation_forest`: how few random cuts set the last readings apart from those before."""
+
+    trees: int = Field(32, ge=1, le=200, description="Trees, each grown from a sample of its own.")
+    subsample: int = Field(256, ge=16, le=1024, description="Windows that a tree is grown from.")
+    lags: int = Field(8, ge=1, le=8, description="Readings in a window, the newest among them.")
+    window: int = Field(1024, ge=64, le=20_000, description="Past readings that samples are taken from.")
+    refit: int = Field(512, ge=16, le=20_000, description="Readings in which all trees have been grown anew, in turn.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of samples and cuts; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class LodaParams(Model):
+    """Parameters of `loda`: density of the last readings over sparse random projections of them."""
+
+    projections: int = Field(64, ge=1, le=256, description="Random mixtures of the readings in a window.")
+    lags: int = Field(8, ge=1, le=32, description="Readings in a window, the newest among them.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the mixtures; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class RandomCutForestParams(Model):
+    """Parameters of `random_cut_forest`: how much the trees would change to take the last readings in."""
+
+    trees: int = Field(24, ge=1, le=200, description="Trees, each of a sample of its own.")
+    subsample: int = Field(64, ge=16, le=512, description="Windows that a tree holds.")
+    lags: int = Field(4, ge=1, le=8, description="Readings in a window, the newest among them.")
+    memory: int = Field(1280, ge=16, le=100_000, description="Readings after which a sampled one has mostly left.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of samples and cuts; the same seed, the same scores.")
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
 
 ModelKind = Literal[
     "auto", "density", "ewma", "mad", "seasonal", "static",
     "zscore", "iqr", "cusum", "holt_winters", "quantile", "stl", "ar",
+    "half_space_trees", "isolation_forest", "loda", "random_cut_forest",
 ]  # fmt: skip
 
 
@@ -161,6 +204,10 @@ class ModelSpec(Model):
     quantile: QuantileParams | None = None
     stl: StlParams | None = None
     ar: ArParams | None = None
+    half_space_trees: HalfSpaceTreesParams | None = None
+    isolation_forest: IsolationForestParams | None = None
+    loda: LodaParams | None = None
+    random_cut_forest: RandomCutForestParams | None = None
 
     @property
     def parameters(self) -> Model:
@@ -193,5 +240,9 @@ PARAMETERS: dict[str, type[Model]] = {
     "quantile": QuantileParams,
     "stl": StlParams,
     "ar": ArParams,
+    "half_space_trees": HalfSpaceTreesParams,
+    "isolation_forest": IsolationForestParams,
+    "loda": LodaParams,
+    "random_cut_forest": RandomCutForestParams,
 }
 """The block of each kind of model."""
