@@ -12,17 +12,35 @@ from typing import Any
 
 from tidewarden.models.auto import Auto
 from tidewarden.models.contract import Model
+from tidewarden.models.dbscan import Dbscan
 from tidewarden.models.density import Density
+from tidewarden.models.ecod import Ecod
 from tidewarden.models.ewma import Ewma
+from tidewarden.models.histogram import Histogram
+from tidewarden.models.knn import Knn
+from tidewarden.models.lof import Lof
 from tidewarden.models.mad import Mad
+from tidewarden.models.mahalanobis import Mahalanobis
+from tidewarden.models.matrix_profile import MatrixProfile
+from tidewarden.models.one_class_svm import OneClassSvm
+from tidewarden.models.pca import Pca
 from tidewarden.models.seasonal import Seasonal
 from tidewarden.models.static import Static
 from tidewarden.resources.models import (
     AutoParams,
+    DbscanParams,
     DensityParams,
+    EcodParams,
     EwmaParams,
+    HistogramParams,
+    KnnParams,
+    LofParams,
     MadParams,
+    MahalanobisParams,
+    MatrixProfileParams,
     ModelSpec,
+    OneClassSvmParams,
+    PcaParams,
     SeasonalParams,
     StaticParams,
 )
@@ -56,8 +74,46 @@ def _static(params: StaticParams, _seasonality_ms: tuple[int, ...], _interval_ms
     return Static(params.lower, params.upper)
 
 
+def _knn(params: KnnParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Knn(params.k, params.window, params.history, params.warmup)
+
+
+def _lof(params: LofParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Lof(params.k, params.window, params.history, params.warmup)
+
+
+def _dbscan(params: DbscanParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Dbscan(params.eps, params.min_samples, params.window, params.history, params.warmup)
+
+
+def _ecod(params: EcodParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Ecod(params.history, params.warmup)
+
+
+def _histogram(params: HistogramParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Histogram(params.memory, params.warmup)
+
+
+def _matrix_profile(params: MatrixProfileParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return MatrixProfile(params.window, params.history, params.warmup)
+
+
+def _pca(params: PcaParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Pca(params.warmup)
+
+
+def _mahalanobis(params: MahalanobisParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Mahalanobis(params.window, params.warmup)
+
+
+def _one_class_svm(params: OneClassSvmParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return OneClassSvm(params.nu, params.gamma, params.window, params.features, params.seed, params.warmup)
+
+
 _BUILT_IN: dict[str, Builder] = {
-    "auto": _auto, "density": _density, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static
+    "auto": _auto, "density": _density, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static,
+    "knn": _knn, "lof": _lof, "dbscan": _dbscan, "ecod": _ecod, "histogram": _histogram,
+    "matrix_profile": _matrix_profile, "pca": _pca, "mahalanobis": _mahalanobis, "one_class_svm": _one_class_svm,
 }  # fmt: skip
 
 
