@@ -27,7 +27,7 @@ BLOCKS = {
     "histogram": {"warmup": 60},
     "matrix_profile": {"warmup": 100, "history": 256},
     "pca": {"warmup": 60},
-    "mahalanobis": {"warmup": 60},
+    "mahalanobis": {"warmup": 60, "window": 8},
     "one_class_svm": {"warmup": 60},
 }
 # State of one series in bytes, at most: counts and trees are what these models are, and each says what it needs.

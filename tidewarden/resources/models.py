@@ -65,16 +65,16 @@ class KnnParams(Model):
     """Parameters of `knn`: distance of the last readings from the k-th nearest of the windows before them."""
 
     k: int = Field(5, ge=1, le=32, description="Which neighbour: k - 1 outliers of a kind do not vouch for the next.")
-    window: int = Field(3, ge=1, le=64, description="Readings that are compared as one.")
-    history: int = Field(256, ge=32, le=8192, description="Windows that are remembered.")
+    window: int = Field(16, ge=1, le=64, description="Readings that are compared as one.")
+    history: int = Field(512, ge=32, le=8192, description="Windows that are remembered.")
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
 
 class LofParams(Model):
     """Parameters of `lof`: local outlier factor of the last readings among the windows before them."""
 
-    k: int = Field(15, ge=2, le=64, description="Neighbours that make up the neighbourhood.")
-    window: int = Field(3, ge=1, le=64, description="Readings that are compared as one.")
+    k: int = Field(20, ge=2, le=64, description="Neighbours that make up the neighbourhood.")
+    window: int = Field(8, ge=1, le=64, description="Readings that are compared as one.")
     history: int = Field(256, ge=32, le=4096, description="Windows that are remembered; cost grows with them.")
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
@@ -88,9 +88,9 @@ class LofParams(Model):
 class DbscanParams(Model):
     """Parameters of `dbscan`: distance of the last readings from the nearest place where many have been."""
 
-    eps: float = Field(0.5, gt=0, le=100, description="Reach of a core, in spreads of the series.")
+    eps: float = Field(1.5, gt=0, le=100, description="Reach of a core, in spreads of the series.")
     min_samples: int = Field(5, ge=2, le=256, description="Windows within reach that make a window a core.")
-    window: int = Field(2, ge=1, le=64, description="Readings that are compared as one.")
+    window: int = Field(8, ge=1, le=64, description="Readings that are compared as one.")
     history: int = Field(256, ge=32, le=4096, description="Windows that are remembered; cost grows with them.")
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
@@ -140,18 +140,18 @@ class PcaParams(Model):
 class MahalanobisParams(Model):
     """Parameters of `mahalanobis`: distance of the last readings under their robust, shrunk covariance."""
 
-    window: int = Field(8, ge=1, le=32, description="Readings that are judged as one.")
+    window: int = Field(16, ge=1, le=32, description="Readings that are judged as one.")
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
 
 class OneClassSvmParams(Model):
     """Parameters of `one_class_svm`: on which side of a boundary around nearly all that was seen."""
 
-    nu: float = Field(0.1, gt=0, le=1, description="Share of the readings that the boundary leaves outside.")
+    nu: float = Field(0.5, gt=0, le=1, description="Share of the readings that the boundary leaves outside.")
     gamma: float | None = Field(
         None, gt=0, le=100, description="Of the kernel, per squared spread; default 1 / window."
     )
-    window: int = Field(4, ge=1, le=32, description="Readings that are judged as one.")
+    window: int = Field(8, ge=1, le=32, description="Readings that are judged as one.")
     features: int = Field(64, ge=16, le=1024, multiple_of=4, description="Random features that stand for the kernel.")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the random features; the same seed, the same scores.")
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
