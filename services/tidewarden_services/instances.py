@@ -81,6 +81,7 @@ class Instance:
         self._merge = Merge(stream.partitions, self._reread) if isinstance(service, JoiningService) else None
         self._position: int | None = None  # None: nothing read and nothing saved yet
         self._saved = False
+        self._horizon = 0  # what was published before the restore answers records before this offset
         self._since: Mapping[str, int] = {}
         self._published: dict[TopicPartition, Published] = {}
 
@@ -102,7 +103,7 @@ class Instance:
             return end
         if self._merge is not None and snapshot.merge is not None:
             self._merge.restore(snapshot.merge)
-        self._position, self._since, self._saved = snapshot.position, snapshot.ends, True
+        self._position, self._horizon, self._since, self._saved = snapshot.position, end, snapshot.ends, True
         log.info("restored", service=self.name, lag_records=end - snapshot.begin)
         return snapshot.begin
 
@@ -129,15 +130,19 @@ class Instance:
             return {}
         begin = self._position if self._merge is None else min(self._merge.begin(), self._position)
         merge = None if self._merge is None else self._merge.snapshot()
-        topics = [topic.name for topic in self._stream.all() if topic.name != self._place.topic]
-        ends = {
-            f"{place.topic}/{place.partition}": end for topic in topics for place, end in self._bus.ends(topic).items()
-        }
+        # While we still answer what an earlier process may have answered, the next one has to look as far back as we did.
+        ends = dict(self._since) if self._position < self._horizon else self._ends()
         snapshot = Snapshot(SNAPSHOT_VERSION, begin, self._position, ends, self._service.snapshot(), merge)
         self._state.save(self.name, msgspec.msgpack.encode(snapshot))
         if not self._saved:
             self._since, self._saved = ends, True
         return {self._place: begin}
+
+    def _ends(self) -> dict[str, int]:
+        topics = [topic.name for topic in self._stream.all() if topic.name != self._place.topic]
+        return {
+            f"{place.topic}/{place.partition}": end for topic in topics for place, end in self._bus.ends(topic).items()
+        }
 
     def close(self) -> None:
         """Let go."""

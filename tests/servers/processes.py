@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 PATIENCE_S = 60.0
+PORTS = range(20_000, 30_000)  # Linux gives away 32768 to 60999 by itself, Kubernetes' node ports begin at 30000
 
 
 def bound_to_us() -> list[str]:
@@ -18,12 +21,21 @@ def bound_to_us() -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody has now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Ports of the loopback that nobody has now.
+
+    A server takes its port seconds later. So they lie below those that the kernel gives away meanwhile, to connections
+    and to whoever asks for any port. They are drawn: of 10,000, two workers hardly ever hit on one in the same seconds.
+    """
+    found: dict[int, socket.socket] = {}
+    try:
+        while len(found) < count:
+            port = random.SystemRandom().choice(PORTS)
+            with suppress(OSError):  # somebody has it: the next
+                found.setdefault(port, socket.create_server(("127.0.0.1", port)))
+    finally:
+        for one in found.values():
+            one.close()
+    return list(found)
 
 
 def until(condition: Callable[[], Any], what: str) -> None:

@@ -33,6 +33,9 @@ MAX_POLL_INTERVAL_MS = 300_000  # a snapshot of 100,000 series takes 3 s; a publ
 GROWTH_EVERY_S = 60.0
 LAG_TIMEOUT_S = 1.0
 _SLICE_S = 0.1  # so soon a closing bus is noticed
+# So often a member joins anew before a commit gets through. One was seen to be fenced twice: probably its old self's
+# wish to join, from before the outage, was granted after the new one's. A real rival fences us once more, and we end.
+_SELVES = 3
 _OUTAGE = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TIMED_OUT,
@@ -91,6 +94,7 @@ class KafkaConsumer:
         self._pending: list[Any] = []
         self._fatal: KafkaError | None = None
         self._outage = False  # partitions were lost, or a commit failed, and none has got through since
+        self._selves = 0  # new ones since then
         self._uncommitted: dict[TopicPartition, int] = {}
         self._committing = False
         self._next_growth = time.monotonic() + GROWTH_EVERY_S
@@ -187,7 +191,7 @@ class KafkaConsumer:
         if self._closed or self._connection.closed.is_set():
             raise BusClosedError(f"the bus was closed while {self._group} was reading")
         if self._fatal is not None:
-            if self._outage and "OffsetCommit" in self._fatal.str():
+            if self._outage and self._selves < _SELVES and "OffsetCommit" in self._fatal.str():
                 self._begin_anew()
             else:
                 self._trouble(self._fatal)
@@ -302,7 +306,7 @@ class KafkaConsumer:
             assignment.lost(places)
         self._forget(places)
         self._joined = False
-        self._outage = False
+        self._selves += 1  # the outage lasts until a commit gets through: the old self may still have asked to join
         self._client = self._opened()
         self._subscribe()
 
@@ -423,7 +427,7 @@ class KafkaConsumer:
             self._outage = self._outage or error.code() in _OUTAGE
             log.info("a commit did not get through; a later one covers it", group=self._group, error=error.str())
         else:
-            self._outage = False
+            self._outage, self._selves = False, 0
             if not self._closed:
                 self._send_commit()
 
