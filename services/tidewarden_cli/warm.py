@@ -33,19 +33,21 @@ kind: AnomalyDetector
 metadata: {name: warm-%(kind)s}
 spec: {stream: warm, model: {kind: %(kind)s%(parameters)s}}
 """
+PARAMETERS = {"static": ", static: {upper: 500}"}  # of kinds that cannot do without
 PATIENCE_S = 600.0
 
 
 def warm() -> float:
     """Play the fleet through every model; seconds it took. TimeoutError after ten minutes."""
+    from tidewarden.models.registry import kinds
     from tidewarden.resources.loader import load
     from tidewarden_cli.local.pipeline import LocalPipeline
 
     began = time.monotonic()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "warm.yaml"
-        kinds = {"auto": "", "ewma": "", "mad": "", "seasonal": "", "static": ", static: {upper: 500}"}
-        path.write_text(FLEET + "".join(DETECTOR % {"kind": k, "parameters": p} for k, p in kinds.items()))
+        detectors = [DETECTOR % {"kind": kind, "parameters": PARAMETERS.get(kind, "")} for kind in kinds()]
+        path.write_text(FLEET + "".join(detectors))
         pipeline = LocalPipeline(load([path]), None)
         pipeline.start()
         while not pipeline.finished():
