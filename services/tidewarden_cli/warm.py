@@ -30,7 +30,7 @@ DETECTOR = """\
 ---
 apiVersion: tidewarden.dev/v1alpha1
 kind: AnomalyDetector
-metadata: {name: warm-%(kind)s}
+metadata: {name: %(name)s}
 spec: {stream: warm, model: {kind: %(kind)s%(parameters)s}}
 """
 PARAMETERS = {"static": ", static: {upper: 500}"}  # of kinds that cannot do without
@@ -46,7 +46,10 @@ def warm() -> float:
     began = time.monotonic()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "warm.yaml"
-        detectors = [DETECTOR % {"kind": kind, "parameters": PARAMETERS.get(kind, "")} for kind in kinds()]
+        detectors = [
+            DETECTOR % {"kind": kind, "name": f"warm-{kind.replace('_', '-')}", "parameters": PARAMETERS.get(kind, "")}
+            for kind in kinds()
+        ]
         path.write_text(FLEET + "".join(detectors))
         pipeline = LocalPipeline(load([path]), None)
         pipeline.start()
