@@ -33,7 +33,7 @@ DETECTOR = """\
 ---
 apiVersion: tidewarden.dev/v1alpha1
 kind: AnomalyDetector
-metadata: {name: warm-%(kind)s}
+metadata: {name: %(name)s}
 spec: {stream: warm, model: {kind: %(kind)s%(parameters)s}}
 """
 MESSAGE = b'{"tenant":"warm","cluster":"a","node":"n%d","timestamp":1767225600000,"metric":"latency_ms","value":1.5}'
@@ -50,7 +50,10 @@ def warm(kinds: Sequence[str]) -> float:
     began = time.monotonic()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "warm.yaml"
-        detectors = [DETECTOR % {"kind": kind, "parameters": PARAMETERS.get(kind, "")} for kind in kinds]
+        detectors = [
+            DETECTOR % {"kind": kind, "name": f"warm-{kind.replace('_', '-')}", "parameters": PARAMETERS.get(kind, "")}
+            for kind in kinds
+        ]
         path.write_text(FLEET + "".join(detectors))
         pipeline = LocalPipeline(load([path]), None)
         pipeline.start()

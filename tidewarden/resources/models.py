@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from tidewarden.resources.base import Model
 
@@ -287,6 +287,8 @@ ModelKind = Literal[
 
 class ModelSpec(Model):
     """One model with its parameters; only the block named like ``kind`` is read."""
+
+    model_config = ConfigDict(alias_generator=None)  # a block is named like its kind, which is not in camel case
 
     kind: ModelKind = Field("auto", description="Which model.")
     auto: AutoParams | None = None
