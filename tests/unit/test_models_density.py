@@ -84,6 +84,19 @@ def test_ageing_halves_and_closes_in():
     assert centers[hist > 0].max() < 3.1
 
 
+def test_a_constant_does_not_close_its_histogram_in_for_ever():
+    """However often counts age, a bin keeps a width that float32 can divide by, and the counts stay in their place."""
+    edge = np.array([-6.0, 12 / BINS], np.float32)
+    hist = np.zeros(BINS, np.float32)
+    for _ in range(500):
+        b, _ = place(edge, 0.0)
+        hist[b] = 3000
+        age(hist, edge)
+    assert 0.25e-6 < edge[1] < 2e-6
+    assert place(edge, 0.0)[0] >= 0
+    assert np.isfinite(hist).all()
+
+
 def test_projections_come_from_the_seed_alone():
     """The same seed gives the same projections of unit length, another seed others."""
     picks, weights = projections(7, 4)

@@ -15,6 +15,7 @@ from numba import njit
 from tidewarden.frames import FloatArray
 
 BINS = 32
+NARROWEST_BIN = 1e-6  # in deviations of the warm-up: a constant must not close its histogram in for ever
 
 
 @njit(cache=True, nogil=True)
@@ -59,7 +60,7 @@ def age(hist: FloatArray, edge: FloatArray) -> None:
             first = min(first, b)
             last = b
     span = last - first + 1
-    if last < 0 or span > BINS // 2 - 2:
+    if last < 0 or span > BINS // 2 - 2 or edge[1] <= NARROWEST_BIN:
         return
     start = min(max((first + last + 1) // 2 - BINS // 4, 0), BINS // 2)
     kept = np.empty(BINS // 2, np.float32)
