@@ -1,7 +1,7 @@
 """Compile every kernel once, into the on-disk cache, so that no later start has to.
 
 Run at installation and image build: ``python -m tidewarden_cli.warm``. It plays a tiny fleet through
-the whole pipeline, which calls every kernel with the types it is called with in earnest.
+the whole pipeline and reads a few messages, which calls every kernel with the types it is called with in earnest.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ metadata: {name: warm-%(name)s}
 spec: {stream: warm, model: {kind: %(kind)s%(parameters)s}}
 """
 PARAMETERS = {"static": ", static: {upper: 500}"}  # of kinds that cannot do without
+MESSAGE = b'{"tenant":"warm","cluster":"a","node":"n%d","timestamp":1767225600000,"metric":"latency_ms","value":1.5}'
 PATIENCE_S = 1800.0  # compiling takes minutes of one core; a loaded machine of two gives a tenth of one
 
 
@@ -67,7 +68,20 @@ def warm() -> float:
         pipeline.stop()
         if pipeline.crew.failure is not None:
             raise pipeline.crew.failure[1]
+        _read_messages(path)
     return time.monotonic() - began
+
+
+def _read_messages(resources: Path) -> None:
+    """Messages of a kafka source, of so many nodes that the table of names has to grow."""
+    from tidewarden.frames import SeriesTable
+    from tidewarden.resources.loader import load
+    from tidewarden_services.ingest.sources.columns import SeriesIndex
+    from tidewarden_services.ingest.sources.json_messages import FIRST_ENTRIES, MessageParser
+
+    [stream] = load([resources]).streams
+    parser = MessageParser(SeriesIndex(stream, SeriesTable()))
+    parser.parse([MESSAGE % node for node in range(FIRST_ENTRIES + 1)], str)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from tidewarden.events import Rejection
 from tidewarden.frames import SeriesTable
 from tidewarden.topics import StreamTopics
 from tidewarden_services.contract import Output
-from tidewarden_services.instances import Instance
+from tidewarden_services.instances import Instance, output_ends
 from tidewarden_services.state import MemoryState
 
 RECORDS = 30
@@ -72,7 +72,7 @@ def test_killed_while_it_catches_up_an_instance_repeats_nothing(seed: int) -> No
             instance.handle(record)
             at += 1
             if dice.random() < 0.2:
-                instance.save()
+                state.save_all(instance.capture(output_ends(bus, topics, readings)).states)
         running[place] = started(place) if dice.random() < 0.4 else (instance, at)
     said: dict[str, list[tuple[int, int]]] = {"echo/0": [], "echo/1": []}
     for number in range(topics.partitions):

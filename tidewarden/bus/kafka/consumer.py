@@ -165,7 +165,7 @@ class KafkaConsumer:
         if not self._joined:
             return 1
         position = dict(self._position)
-        known = sum(max(0, self._known_end(place) - at) for place, at in position.items())
+        known = sum(max(0, (self._known_end(place) or 0) - at) for place, at in position.items())
         if known or not position:
             return known
         try:
@@ -173,6 +173,19 @@ class KafkaConsumer:
         except KafkaException:
             return 1
         return sum(max(0, end - position[place]) for place, end in ends.items())
+
+    def known_lag(self) -> int:
+        """The lag as of the last fetch; a partition that nothing was fetched of yet counts as 1.
+
+        A question to Kafka would be answered after the fetch that waits there for new records, 100 ms later: a
+        reader that asks after each round is that much behind.
+        """
+        if self._closed:
+            return 0
+        if not self._joined:
+            return 1
+        ends = [(self._known_end(place), at) for place, at in dict(self._position).items()]
+        return sum(1 if end is None else max(0, end - at) for end, at in ends)
 
     def close(self) -> None:
         """Leave. A member with a name keeps its partitions until its session ends, so that it finds them again."""
@@ -374,12 +387,12 @@ class KafkaConsumer:
                 raise KafkaException(place.error)
         return {TopicPartition(place.topic, place.partition): place.offset for place in found}
 
-    def _known_end(self, place: TopicPartition) -> int:
+    def _known_end(self, place: TopicPartition) -> int | None:
         try:
             bounds = self._client.get_watermark_offsets(KafkaPlace(place.topic, place.partition), cached=True)
         except (KafkaException, RuntimeError):  # not fetched yet; closed by its thread meanwhile
-            return 0
-        return 0 if bounds is None else int(bounds[1])
+            return None
+        return None if bounds is None or bounds[1] < 0 else int(bounds[1])
 
     # --- called by the client, within poll and close -----------------------------------------------
 
