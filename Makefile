@@ -33,6 +33,7 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(call INSTALL,[dev])
+	@$(BIN)/python -m tidewarden_cli.warm --all
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	$(call INSTALL,[dev$(,)bench])
@@ -72,7 +73,7 @@ bench: $(VENV)/.installed-bench ## Speed and accuracy beside the peers, in one r
 
 kernels: $(VENV)/.installed ## Compile all kernels anew (numba does not see edits of what is compiled into another file)
 	@find tidewarden simulator services -name '*.nb[ic]' -delete
-	@$(BIN)/python -m tidewarden_cli.warm
+	@$(BIN)/python -m tidewarden_cli.warm --all
 
 lock: $(VENV)/.installed-dev ## Pin every dependency for the image (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --no-header --extra cluster pyproject.toml -o requirements.lock

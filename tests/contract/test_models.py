@@ -20,6 +20,17 @@ BLOCKS = {
     "mad": {"warmup": 30},
     "seasonal": {"warmup": 300},
     "static": {"lower": 40, "upper": 160},
+    "zscore": {"warmup": 30, "window": 200},
+    "iqr": {"warmup": 30},
+    "cusum": {"warmup": 30, "half_life": 10},  # well below the season
+    "holt_winters": {"warmup": 300},
+    "quantile": {"window": 300},
+    "stl": {"warmup": 300},
+    "ar": {"warmup": 60},
+    "half_space_trees": {"warmup": 60},
+    "isolation_forest": {"warmup": 60, "window": 256, "refit": 256},
+    "loda": {"warmup": 60},
+    "random_cut_forest": {"warmup": 60, "subsample": 32, "memory": 160},
     "knn": {"warmup": 60},
     "lof": {"warmup": 60},
     "dbscan": {"warmup": 60},
@@ -32,6 +43,9 @@ BLOCKS = {
 }
 # State of one series in bytes, at most: counts and trees are what these models are, and each says what it needs.
 MEMORY_BYTES = {
+    "half_space_trees": 27_000,  # 25 trees of 256 leaves with two 16-bit numbers
+    "isolation_forest": 60_000,  # 32 trees of 256 cuts of 32 bits and 256 leaves of 16, and the past
+    "random_cut_forest": 120_000,  # 24 trees of 64 points, and as many boxes of two corners
     "matrix_profile": 12_000,  # 256 shapes with three numbers each, their products, and the past
 }
 FIELDS = ("surprise", "expected", "lower", "upper")

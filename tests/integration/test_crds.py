@@ -121,7 +121,7 @@ def test_explain_reads_well_down_to_the_leaves(server: ApiServer) -> None:
     for path, words in (
         ("metricstream.spec.sources.prometheus.every", "Spacing of the steps; absent: the stream's interval."),
         ("anomalydetector.spec.alerting.quiet", "Calm readings after which an anomaly closes. Default: 10."),
-        ("adet.spec.model.kind", "seasonal static DESCRIPTION: Which model. Default: auto."),
+        ("adet.spec.model.kind", "DESCRIPTION: Which model. Default: auto."),
         ("msim.status.evaluation.vusPr", "Volume under the precision-recall surface (VUS-PR)."),
         ("apol.spec.maintenance", "Windows in which alerts are kept back"),
     ):
@@ -208,6 +208,7 @@ WRONG: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "detector_static_bare": ("AnomalyDetector", "{stream: shop, model: {kind: static}}", ("spec.model", "kind static needs model.static with lower, upper or both: add it")),
     "detector_static_empty": ("AnomalyDetector", "{stream: shop, model: {kind: static, static: {}}}", ("spec.model.static", "static needs lower, upper or both: add a limit")),
     "detector_static_upside_down": ("AnomalyDetector", "{stream: shop, model: {kind: static, static: {lower: 9, upper: 3}}}", ("spec.model.static", "lower 9 is not below upper 3: swap them")),
+    "detector_quantile_dear": ("AnomalyDetector", "{stream: shop, model: {kind: quantile, quantile: {window: 20000, upper: 0.95}}}", ("spec.model.quantile", "window 20000 has more than 500 readings outside of the quantiles 0.005 to 0.95: take a shorter window")),
     "detector_warmup": ("AnomalyDetector", "{stream: shop, model: {kind: auto, auto: {warmup: 3}}}", ("spec.model.auto.warmup", "should be greater than or equal to 20")),
     "detector_no_season": ("AnomalyDetector", "{stream: shop, model: {kind: seasonal}, seasonality: []}", ("spec.seasonality", "seasonality is empty: write [1d], or choose model ewma or mad")),
     "detector_season": ("AnomalyDetector", "{stream: shop, seasonality: [daily]}", ("spec.seasonality[0]", "'daily' is not a duration")),

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -19,6 +19,7 @@ from tidewarden.resources.crd.files import CHART, chart_templates, manifests
 from tidewarden.resources.crd.rules import FIELD_RULES, RULES, milliseconds
 from tidewarden.resources.loader import KINDS
 from tidewarden.resources.metricsimulation import BUILT_IN_METRICS
+from tidewarden.resources.models import PARAMETERS, ModelKind, ModelSpec
 from tidewarden.resources.schema import fields_of, walk
 from tidewarden.resources.status import STATUSES
 from tidewarden_simulator.signals import BUILT_IN
@@ -145,3 +146,9 @@ def test_the_chart_passes_helms_own_checks_and_its_switch_works() -> None:
     refused = subprocess.run(wrong, check=False, capture_output=True, text=True, timeout=60)
     assert refused.returncode != 0
     assert "keepp" in refused.stderr
+
+
+def test_a_block_of_parameters_is_named_like_its_kind() -> None:
+    """Also in YAML, where other fields are in camel case: `kind: holt_winters` has the block `holt_winters`."""
+    blocks = set(ModelSpec.model_json_schema()["properties"]) - {"kind"}
+    assert blocks == set(get_args(ModelKind)) == set(PARAMETERS)

@@ -18,6 +18,7 @@ from tidewarden.frames import FloatArray
 YOUNG = 8  # readings from which there is a band; one of them may be wild
 BOUND = 4.0
 HOLDS_99 = 3.23  # mean absolute deviations on each side that hold 99 % of a normal: 2.576 · 1.2533
+FAR = 6.0  # mean absolute deviations: five sigma
 GAIN = 0.004  # share of the newest reading once there are many: a half-life of some 170 readings
 
 COUNT, MEDIAN, DEVIATION, FINEST, LAST = range(5)
@@ -54,8 +55,8 @@ def _settle(row: FloatArray) -> None:
 
 
 @njit(cache=True, nogil=True)
-def band_learn(row: FloatArray, x: float) -> None:
-    """Learn one finite reading; one for which `learn` is not set must not come here."""
+def band_step(row: FloatArray, x: float, gain: float) -> None:
+    """`band_learn` at another pace: ``gain`` is the share of the newest reading once there are many."""
     count = row[COUNT]
     row[COUNT] = count + 1.0
     # Before this reading's own step is known: a constant's first outlier must not vouch for itself by it.
@@ -71,7 +72,23 @@ def band_learn(row: FloatArray, x: float) -> None:
         return
     gap = x - row[MEDIAN]
     away = abs(gap)
-    share = max(GAIN, 1.0 / (count + 1.0))
+    share = max(gain, 1.0 / (count + 1.0))
     # A step of 1.25 deviations times the gain is the best one for the median of a normal, a little more is steadier.
     row[MEDIAN] += math.copysign(min(1.5 * share * deviation, away), gap)
     row[DEVIATION] = deviation + share * (min(away, BOUND * deviation) - deviation)
+
+
+@njit(cache=True, nogil=True)
+def band_learn(row: FloatArray, x: float) -> None:
+    """Learn one finite reading; one for which `learn` is not set must not come here."""
+    band_step(row, x, GAIN)
+
+
+@njit(cache=True, nogil=True)
+def beyond(row: FloatArray, x: float) -> float:
+    """Nats by which ``x`` is further out than `FAR` deviations, 0 within them.
+
+    For models whose last box is open to the outside: ten and a hundred deviations lie in the same one.
+    """
+    away = min(abs(x - row[MEDIAN]) / band_deviation(row), 1e300)
+    return math.log(away / FAR) if away > FAR else 0.0

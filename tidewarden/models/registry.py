@@ -10,30 +10,48 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
+from tidewarden.models.ar import Ar
 from tidewarden.models.auto import Auto
 from tidewarden.models.contract import Model
+from tidewarden.models.cusum import Cusum
 from tidewarden.models.dbscan import Dbscan
 from tidewarden.models.density import Density
 from tidewarden.models.ecod import Ecod
 from tidewarden.models.ewma import Ewma
+from tidewarden.models.half_space_trees import HalfSpaceTrees
 from tidewarden.models.histogram import Histogram
+from tidewarden.models.holt_winters import HoltWinters
+from tidewarden.models.iqr import Iqr
+from tidewarden.models.isolation_forest import IsolationForest
 from tidewarden.models.knn import Knn
+from tidewarden.models.loda import Loda
 from tidewarden.models.lof import Lof
 from tidewarden.models.mad import Mad
 from tidewarden.models.mahalanobis import Mahalanobis
 from tidewarden.models.matrix_profile import MatrixProfile
 from tidewarden.models.one_class_svm import OneClassSvm
 from tidewarden.models.pca import Pca
+from tidewarden.models.quantile import Quantile
+from tidewarden.models.random_cut_forest import RandomCutForest
 from tidewarden.models.seasonal import Seasonal
 from tidewarden.models.static import Static
+from tidewarden.models.stl import Stl
+from tidewarden.models.zscore import Zscore
 from tidewarden.resources.models import (
+    ArParams,
     AutoParams,
+    CusumParams,
     DbscanParams,
     DensityParams,
     EcodParams,
     EwmaParams,
+    HalfSpaceTreesParams,
     HistogramParams,
+    HoltWintersParams,
+    IqrParams,
+    IsolationForestParams,
     KnnParams,
+    LodaParams,
     LofParams,
     MadParams,
     MahalanobisParams,
@@ -41,8 +59,12 @@ from tidewarden.resources.models import (
     ModelSpec,
     OneClassSvmParams,
     PcaParams,
+    QuantileParams,
+    RandomCutForestParams,
     SeasonalParams,
     StaticParams,
+    StlParams,
+    ZscoreParams,
 )
 
 Builder = Callable[[Any, tuple[int, ...], int], Model]
@@ -72,6 +94,52 @@ def _seasonal(params: SeasonalParams, seasonality_ms: tuple[int, ...], interval_
 
 def _static(params: StaticParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
     return Static(params.lower, params.upper)
+
+
+def _zscore(params: ZscoreParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Zscore(params.window, params.warmup)
+
+
+def _iqr(params: IqrParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Iqr(params.half_life, params.fence, params.warmup)
+
+
+def _cusum(params: CusumParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Cusum(params.method, params.half_life, params.slack, params.warmup)
+
+
+def _holt_winters(params: HoltWintersParams, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
+    return HoltWinters(
+        params.alpha, params.beta, params.gamma, params.damping, params.bins, params.warmup, seasonality_ms, interval_ms
+    )
+
+
+def _quantile(params: QuantileParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Quantile(params.lower, params.upper, params.window)
+
+
+def _stl(params: StlParams, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
+    return Stl(params.trend, params.half_life, params.bins, params.warmup, seasonality_ms, interval_ms)
+
+
+def _ar(params: ArParams, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
+    return Ar(params.order, params.half_life, params.bins, params.warmup, seasonality_ms, interval_ms)
+
+
+def _half_space_trees(p: HalfSpaceTreesParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return HalfSpaceTrees(p.trees, p.depth, p.lags, p.period, p.seed, p.warmup)
+
+
+def _isolation_forest(p: IsolationForestParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return IsolationForest(p.trees, p.subsample, p.lags, p.window, p.refit, p.seed, p.warmup)
+
+
+def _loda(p: LodaParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Loda(p.projections, p.lags, p.seed, p.warmup)
+
+
+def _random_cut_forest(p: RandomCutForestParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return RandomCutForest(p.trees, p.subsample, p.lags, p.memory, p.seed, p.warmup)
 
 
 def _knn(params: KnnParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
@@ -112,6 +180,11 @@ def _one_class_svm(params: OneClassSvmParams, _seasonality_ms: tuple[int, ...], 
 
 _BUILT_IN: dict[str, Builder] = {
     "auto": _auto, "density": _density, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static,
+    "zscore": _zscore, "iqr": _iqr, "cusum": _cusum, "holt_winters": _holt_winters, "quantile": _quantile,
+    "stl": _stl, "ar": _ar,
+    "half_space_trees": _half_space_trees,
+    "isolation_forest": _isolation_forest, "loda": _loda,
+    "random_cut_forest": _random_cut_forest,
     "knn": _knn, "lof": _lof, "dbscan": _dbscan, "ecod": _ecod, "histogram": _histogram,
     "matrix_profile": _matrix_profile, "pca": _pca, "mahalanobis": _mahalanobis, "one_class_svm": _one_class_svm,
 }  # fmt: skip

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from tidewarden.resources.base import Model
+
+MOST_OUTSIDE = 500
 
 
 class AutoParams(Model):
@@ -59,6 +61,124 @@ class StaticParams(Model):
         if self.lower is not None and self.upper is not None and self.lower >= self.upper:
             raise ValueError(f"lower {self.lower} is not below upper {self.upper}")
         return self
+
+
+class ZscoreParams(Model):
+    """Parameters of `zscore`: distance from the mean of the last readings, in their standard deviations."""
+
+    window: int = Field(240, ge=16, le=1000, description="Readings that mean and deviation are taken of.")
+    warmup: int = Field(60, ge=10, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class IqrParams(Model):
+    """Parameters of `iqr`: distance outside of the box between the running quartiles, in box heights."""
+
+    half_life: float = Field(240.0, gt=0, description="Readings after which a reading's weight has halved.")
+    fence: float = Field(1.5, gt=0, le=100, description="Box heights from the box to the end of the band.")
+    warmup: int = Field(60, ge=17, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class CusumParams(Model):
+    """Parameters of `cusum`: small deviations in one direction, added up until they are no accident any more."""
+
+    method: Literal["cusum", "page_hinkley"] = Field(
+        "cusum", description="What is normal: the recent past, or with eight times the memory (Page-Hinkley)."
+    )
+    half_life: float = Field(240.0, gt=0, description="Readings after which a reading's weight has halved.")
+    slack: float = Field(
+        0.5, ge=0, le=10, description="Standard deviations that are no deviation: half of the shift to be found."
+    )
+    warmup: int = Field(60, ge=10, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class HoltWintersParams(Model):
+    """Parameters of `holt_winters`: residual of additive triple exponential smoothing."""
+
+    alpha: float = Field(0.1, gt=0, le=1, description="Share of a reading's error that the level takes.")
+    beta: float = Field(0.01, ge=0, le=1, description="Share of the level's move that the trend takes.")
+    gamma: float = Field(0.2, ge=0, lt=1, description="Share of the season's profile that a new season replaces.")
+    damping: float = Field(0.98, ge=0, le=1, description="Share of the trend that is left after a reading.")
+    bins: int = Field(48, ge=2, le=512, description="Steps that the season is cut into.")
+    warmup: int | None = Field(None, ge=10, le=100_000, description="Readings; absent: two seasons.")
+
+
+class QuantileParams(Model):
+    """Parameters of `quantile`: limits taken once, from the quantiles of each series' first readings."""
+
+    lower: float = Field(0.005, ge=0, le=0.5, description="Quantile of the lower limit; 0 is the smallest reading.")
+    upper: float = Field(0.995, ge=0.5, le=1, description="Quantile of the upper limit; 1 is the largest reading.")
+    window: int = Field(1440, ge=20, le=100_000, description="Readings that the limits are taken from: the warm-up.")
+
+    @model_validator(mode="after")
+    def _few_outside(self) -> Self:
+        # The readings beyond a limit are kept one by one: 500 on each side are 8 KB a series.
+        if max(self.lower, 1 - self.upper) * self.window > MOST_OUTSIDE:
+            raise ValueError(
+                f"window {self.window} has more than {MOST_OUTSIDE} readings outside of the quantiles {self.lower} to "
+                f"{self.upper}: take a shorter window, or quantiles nearer to 0 and 1"
+            )
+        return self
+
+
+class StlParams(Model):
+    """Parameters of `stl`: what trend and seasons leave unexplained."""
+
+    trend: int = Field(64, ge=8, le=512, description="Readings that the trend is taken of, the newest weighing most.")
+    half_life: float = Field(5.0, gt=0, description="Seasons after which a season's weight has halved.")
+    bins: int = Field(48, ge=2, le=240, description="Steps that the season is cut into.")
+    warmup: int | None = Field(None, ge=10, le=100_000, description="Readings; absent: two seasons.")
+
+
+class ArParams(Model):
+    """Parameters of `ar`: error of an autoregressive forecast, on top of the time of day."""
+
+    order: int = Field(8, ge=1, le=8, description="Readings before it that a reading is forecast from.")
+    half_life: float = Field(1000.0, ge=10, description="Readings after which a reading's weight has halved.")
+    bins: int = Field(48, ge=2, le=240, description="Steps that the season is cut into.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class HalfSpaceTreesParams(Model):
+    """Parameters of `half_space_trees`: how full the random boxes are into which the last readings fall."""
+
+    trees: int = Field(25, ge=1, le=200, description="Trees, of which each cuts other boxes.")
+    depth: int = Field(8, ge=2, le=10, description="Cuts from a tree's root to its leaves; memory doubles with each.")
+    lags: int = Field(8, ge=1, le=16, description="Readings in a window, the newest among them.")
+    period: int = Field(250, ge=16, le=20_000, description="Readings after which densities are told anew.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the cuts; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class IsolationForestParams(Model):
+    """Parameters of `isolation_forest`: how few random cuts set the last readings apart from those before."""
+
+    trees: int = Field(32, ge=1, le=200, description="Trees, each grown from a sample of its own.")
+    subsample: int = Field(256, ge=16, le=1024, description="Windows that a tree is grown from.")
+    lags: int = Field(8, ge=1, le=8, description="Readings in a window, the newest among them.")
+    window: int = Field(1024, ge=64, le=20_000, description="Past readings that samples are taken from.")
+    refit: int = Field(512, ge=16, le=20_000, description="Readings in which all trees have been grown anew, in turn.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of samples and cuts; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class LodaParams(Model):
+    """Parameters of `loda`: density of the last readings over sparse random projections of them."""
+
+    projections: int = Field(64, ge=1, le=256, description="Random mixtures of the readings in a window.")
+    lags: int = Field(8, ge=1, le=32, description="Readings in a window, the newest among them.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the mixtures; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class RandomCutForestParams(Model):
+    """Parameters of `random_cut_forest`: how much the trees would change to take the last readings in."""
+
+    trees: int = Field(24, ge=1, le=200, description="Trees, each of a sample of its own.")
+    subsample: int = Field(64, ge=16, le=512, description="Windows that a tree holds.")
+    lags: int = Field(4, ge=1, le=8, description="Readings in a window, the newest among them.")
+    memory: int = Field(1280, ge=16, le=100_000, description="Readings after which a sampled one has mostly left.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of samples and cuts; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
 
 class KnnParams(Model):
@@ -140,26 +260,17 @@ class OneClassSvmParams(Model):
 
 
 ModelKind = Literal[
-    "auto",
-    "density",
-    "ewma",
-    "mad",
-    "seasonal",
-    "static",
-    "knn",
-    "lof",
-    "dbscan",
-    "ecod",
-    "histogram",
-    "matrix_profile",
-    "pca",
-    "mahalanobis",
-    "one_class_svm",
-]
+    "auto", "density", "ewma", "mad", "seasonal", "static",
+    "zscore", "iqr", "cusum", "holt_winters", "quantile", "stl", "ar",
+    "half_space_trees", "isolation_forest", "loda", "random_cut_forest",
+    "knn", "lof", "dbscan", "ecod", "histogram", "matrix_profile", "pca", "mahalanobis", "one_class_svm",
+]  # fmt: skip
 
 
 class ModelSpec(Model):
     """One model with its parameters; only the block named like ``kind`` is read."""
+
+    model_config = ConfigDict(alias_generator=None)  # a block is named like its kind, which is not in camel case
 
     kind: ModelKind = Field("auto", description="Which model.")
     auto: AutoParams | None = None
@@ -168,6 +279,17 @@ class ModelSpec(Model):
     mad: MadParams | None = None
     seasonal: SeasonalParams | None = None
     static: StaticParams | None = None
+    zscore: ZscoreParams | None = None
+    iqr: IqrParams | None = None
+    cusum: CusumParams | None = None
+    holt_winters: HoltWintersParams | None = None
+    quantile: QuantileParams | None = None
+    stl: StlParams | None = None
+    ar: ArParams | None = None
+    half_space_trees: HalfSpaceTreesParams | None = None
+    isolation_forest: IsolationForestParams | None = None
+    loda: LodaParams | None = None
+    random_cut_forest: RandomCutForestParams | None = None
     knn: KnnParams | None = None
     lof: LofParams | None = None
     dbscan: DbscanParams | None = None
@@ -202,6 +324,17 @@ PARAMETERS: dict[str, type[Model]] = {
     "mad": MadParams,
     "seasonal": SeasonalParams,
     "static": StaticParams,
+    "zscore": ZscoreParams,
+    "iqr": IqrParams,
+    "cusum": CusumParams,
+    "holt_winters": HoltWintersParams,
+    "quantile": QuantileParams,
+    "stl": StlParams,
+    "ar": ArParams,
+    "half_space_trees": HalfSpaceTreesParams,
+    "isolation_forest": IsolationForestParams,
+    "loda": LodaParams,
+    "random_cut_forest": RandomCutForestParams,
     "knn": KnnParams,
     "lof": LofParams,
     "dbscan": DbscanParams,

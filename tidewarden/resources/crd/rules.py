@@ -215,6 +215,23 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
         Rule(rule="has(self.lower) || has(self.upper)", summary="static needs lower, upper or both: add a limit"),
         _ordered("lower", "upper", strictly=True),
     ),
+    models.QuantileParams: (
+        Rule(
+            rule=f"self.lower * double(self.window) <= {models.MOST_OUTSIDE}.0 && "
+            f"(1.0 - self.upper) * double(self.window) <= {models.MOST_OUTSIDE}.0",
+            summary=f"window times the share outside of a quantile is at most {models.MOST_OUTSIDE}: "
+            "take a shorter window, or quantiles nearer to 0 and 1",
+            message=told(
+                "window ",
+                "=self.window",
+                f" has more than {models.MOST_OUTSIDE} readings outside of the quantiles ",
+                "=self.lower",
+                " to ",
+                "=self.upper",
+                ": take a shorter window, or quantiles nearer to 0 and 1",
+            ),
+        ),
+    ),
     models.ModelSpec: (
         Rule(
             rule=f"{_STRANGERS}.size() == 0",
