@@ -42,6 +42,15 @@ FIRST = ("auto", "ewma", "mad", "seasonal", "static")
 PATIENCE_S = 1200.0
 
 
+def fleet(kinds: Sequence[str]) -> str:
+    """Resources of the tiny fleet, with a detector of each of these kinds."""
+    detectors = [
+        DETECTOR % {"kind": kind, "name": f"warm-{kind.replace('_', '-')}", "parameters": PARAMETERS.get(kind, "")}
+        for kind in kinds
+    ]
+    return FLEET + "".join(detectors)
+
+
 def warm(kinds: Sequence[str]) -> float:
     """Play the fleet through models of these kinds; seconds it took. TimeoutError after twenty minutes."""
     from tidewarden.resources.loader import load
@@ -50,11 +59,7 @@ def warm(kinds: Sequence[str]) -> float:
     began = time.monotonic()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "warm.yaml"
-        detectors = [
-            DETECTOR % {"kind": kind, "name": f"warm-{kind.replace('_', '-')}", "parameters": PARAMETERS.get(kind, "")}
-            for kind in kinds
-        ]
-        path.write_text(FLEET + "".join(detectors))
+        path.write_text(fleet(kinds))
         pipeline = LocalPipeline(load([path]), None)
         pipeline.start()
         while not pipeline.finished():

@@ -13,7 +13,7 @@ from tidewarden_cli.warm import fleet
 def test_every_kind_is_warmed(tmp_path: Path) -> None:
     """The fleet is valid and has a detector of every kind that can be chosen, plug-ins included."""
     path = tmp_path / "warm.yaml"
-    path.write_text(fleet())
+    path.write_text(fleet(kinds()))
     chosen = sorted(detector.spec.model.kind for detector in load([path]).detectors)
     assert chosen == kinds()
     assert set(PARAMETERS) <= set(chosen)

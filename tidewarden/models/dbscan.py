@@ -111,7 +111,7 @@ class Dbscan(ArrayModel):
             referred=Column((3,), np.int32),
             core=Column((history,), np.bool_),
         )
-        super().__init__(warmup, state)
+        super().__init__(max(warmup, 2 * min_samples + window), state)
 
     def observe(
         self,

@@ -69,7 +69,7 @@ class Knn(ArrayModel):
 
     def __init__(self, k: int, window: int, history: int, warmup: int) -> None:
         self._shape = (history, window, k)
-        super().__init__(warmup, SeriesState(**columns(history, window)))
+        super().__init__(max(warmup, k + window + FEWEST), SeriesState(**columns(history, window)))
 
     def observe(
         self,

@@ -135,7 +135,7 @@ class Lof(ArrayModel):
             k_distance=Column((history,), np.float32),
             reach=Column((history,), np.float32),
         )
-        super().__init__(warmup, state)
+        super().__init__(max(warmup, 3 * k + window), state)
 
     def observe(
         self,
