@@ -33,7 +33,7 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=cache,target=/root/.
         | sha256sum | cut -c1-16) \
     && export NUMBA_CACHE_DIR=/root/.cache/kernels/$made_of \
     # From elsewhere: here the packages would be imported from the sources, and numba files kernels under the module's path.
-    && cd / && /opt/venv/bin/python -m tidewarden_cli.warm && cp -R "$NUMBA_CACHE_DIR" /opt/tidewarden/kernels \
+    && cd / && /opt/venv/bin/python -m tidewarden_cli.warm --all && cp -R "$NUMBA_CACHE_DIR" /opt/tidewarden/kernels \
     && /opt/venv/bin/python /build/image/check_kernels.py \
     && find /opt/tidewarden/lib -name __pycache__ -prune -exec rm -rf {} + \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/tidewarden/lib

@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+WORKERS ?= 2
 .PHONY: help demo up test cluster-test check format generate bench kernels lock clean
 
 help: ## This list
@@ -32,6 +33,7 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(call INSTALL,[dev])
+	@$(BIN)/python -m tidewarden_cli.warm --all
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	$(call INSTALL,[dev$(,)bench])
@@ -43,8 +45,10 @@ demo: $(VENV)/.installed ## Real incidents and a simulated fleet, live at http:/
 up: $(VENV)/.installed ## Run your own resources: make up ARGS="-f FILE.yaml"
 	@$(BIN)/tidewarden up $(ARGS)
 
-test: $(VENV)/.installed-dev ## All tests
-	@$(BIN)/pytest $(ARGS)
+# Whole files go to workers, since servers belong to a worker, and in the order of their names: the long ones, which wait
+# more than they compute, begin early, and the many short ones of tests/unit fill up what is left.
+test: $(VENV)/.installed-dev ## All tests (ARGS="tests/unit -x"; WORKERS=0: one after the other, for --pdb and -s)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 cluster-test: $(VENV)/.installed-dev ## End to end on kind (ARGS="--keep", or "--cluster current" for the cluster kubectl speaks to)
 	@$(BIN)/pytest tests/cluster $(ARGS)
@@ -69,7 +73,7 @@ bench: $(VENV)/.installed-bench ## Speed and accuracy beside the peers, in one r
 
 kernels: $(VENV)/.installed ## Compile all kernels anew (numba does not see edits of what is compiled into another file)
 	@find tidewarden simulator services -name '*.nb[ic]' -delete
-	@$(BIN)/python -m tidewarden_cli.warm
+	@$(BIN)/python -m tidewarden_cli.warm --all
 
 lock: $(VENV)/.installed-dev ## Pin every dependency for the image (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --no-header --extra cluster pyproject.toml -o requirements.lock

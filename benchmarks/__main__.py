@@ -11,9 +11,9 @@ from benchmarks.report import as_line, print_table, write_lines
 
 
 def names() -> list[str]:
-    """NAME of each module ``bench_NAME`` beside this one."""
+    """NAME of each module ``bench_NAME`` beside this one, with hyphens."""
     found = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
-    return [name.removeprefix("bench_") for name in found if name.startswith("bench_")]
+    return [name.removeprefix("bench_").replace("_", "-") for name in found if name.startswith("bench_")]
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
         parser.error(f"no benchmark is called {unknown[0]!r}; there are: {', '.join(known)}")
     results = []
     for name in arguments.names or known:
-        for result in importlib.import_module(f"benchmarks.bench_{name}").run():
+        for result in importlib.import_module(f"benchmarks.bench_{name.replace('-', '_')}").run():
             print(as_line(result), flush=True)
             results.append(result)
     results.sort(key=lambda result: result.bench)

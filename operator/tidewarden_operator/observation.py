@@ -62,7 +62,7 @@ class Observation:
         found = []
         for workload in self.workloads:
             if workload["kind"] == "Job":
-                if _is_waiting(workload):
+                if _is_waiting(workload) and not self.ended_well():
                     found.append(f"{workload['metadata']['name']} (0 of 1 ready)")
                 continue
             wanted = workload["spec"].get("replicas", 1)
@@ -75,6 +75,10 @@ class Observation:
                     f"{workload['metadata']['name']} ({min(ready, updated) if current else 0} of {wanted} ready)"
                 )
         return found
+
+    def ended_well(self) -> bool:
+        """Whether a pod has done all it was to do; its Job says so about a second later."""
+        return any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in self.pods)
 
     def stuck(self) -> list[str]:
         """Pods that will not become ready by themselves, each with what to do."""

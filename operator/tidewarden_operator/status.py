@@ -17,6 +17,8 @@ from tidewarden_operator.observation import Observation, ready_pods
 
 Facts = Mapping[str, Any]
 
+_LEARNED = ("series", "learning", "ready", "warmup", "stateBytes", "threshold")  # kept while no pod runs
+
 
 @dataclass(slots=True)
 class Report:
@@ -90,9 +92,15 @@ def stream(
 
 
 def detector(
-    resource: AnomalyDetector, seen: Observation, standing: Standing, selector: Mapping[str, str], *, flowing: bool
+    resource: AnomalyDetector,
+    seen: Observation,
+    standing: Standing,
+    selector: Mapping[str, str],
+    before: Facts,
+    *,
+    flowing: bool,
 ) -> Report:
-    """Status of an AnomalyDetector."""
+    """Status of an AnomalyDetector; while it is paused, what it has learned is what ``before`` says."""
     facts = seen.board().get("detectors", {}).get(resource.metadata.name, {})
     pods = seen.pods_of("detect")
     told: dict[str, Any] = {
@@ -111,6 +119,8 @@ def detector(
     }
     if facts.get("threshold") is not None:
         told["threshold"] = facts["threshold"]
+    if resource.spec.paused and not facts:
+        told |= {name: before[name] for name in _LEARNED if name in before}
     conditions = [
         _accepted(),
         _outcome("TopicsReady", standing.topics),
@@ -200,13 +210,18 @@ def _flow(paused: bool, flowing: bool, resource: MetricStream | AnomalyDetector)
     if isinstance(resource, MetricStream) and not resource.spec.sources:
         message = "the stream has no source: add one under spec.sources, or a MetricSimulation"
         return Condition("DataFlowing", "False", "NoSource", message)
+    if isinstance(resource, AnomalyDetector):
+        message = f"no readings arrive: see kubectl describe metricstream {resource.spec.stream}"
+        return Condition("DataFlowing", "False", "NoReadings", message)
     return Condition("DataFlowing", "False", "NoReadings", "no readings arrive: see status.sources and the pods' logs")
 
 
 def _model(told: Mapping[str, Any], *, paused: bool) -> Condition:
+    if paused:
+        return Condition("ModelReady", "False", "Paused", "what was learned is kept; set spec.paused to false to go on")
     if told["series"] == 0:
-        message = "paused" if paused else "no series seen yet: check spec.select and whether readings arrive"
-        return Condition("ModelReady", "False", "Paused" if paused else "NoSeries", message)
+        message = "no series seen yet: check spec.select and whether readings arrive"
+        return Condition("ModelReady", "False", "NoSeries", message)
     if told["learning"]:
         return Condition("ModelReady", "False", "Learning", told["message"] or "series are being learned")
     return Condition("ModelReady", "True", "Learned", "every series is scored")
@@ -265,7 +280,7 @@ def _phase(job: Manifest | None, seen: Observation, *, paused: bool) -> str:
         return "Failed"
     if paused:
         return "Paused"
-    return "Running" if ready_pods(seen.pods) or seen.said else "Waiting"
+    return "Running" if ready_pods(seen.pods) or seen.said or seen.ended_well() else "Waiting"
 
 
 def _last_word(pods: Sequence[Manifest]) -> dict[str, Any]:

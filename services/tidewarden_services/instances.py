@@ -8,6 +8,7 @@ does not matter which process runs it, nor how many others that process has.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -37,6 +38,13 @@ class Snapshot(msgspec.Struct):
     ends: dict[str, int]  # topic/partition → end of the output topics: what was published since lies behind it
     state: bytes
     merge: MergeState | None = None
+
+
+class Captured(NamedTuple):
+    """What is to be saved, and then committed."""
+
+    states: dict[str, bytes]  # by name
+    offsets: dict[TopicPartition, int]  # the bus need no longer go back to what lies before
 
 
 class Published(msgspec.Struct):
@@ -81,6 +89,7 @@ class Instance:
         self._merge = Merge(stream.partitions, self._reread) if isinstance(service, JoiningService) else None
         self._position: int | None = None  # None: nothing read and nothing saved yet
         self._saved = False
+        self._horizon = 0  # what was published before the restore answers records before this offset
         self._since: Mapping[str, int] = {}
         self._published: dict[TopicPartition, Published] = {}
 
@@ -102,7 +111,7 @@ class Instance:
             return end
         if self._merge is not None and snapshot.merge is not None:
             self._merge.restore(snapshot.merge)
-        self._position, self._since, self._saved = snapshot.position, snapshot.ends, True
+        self._position, self._horizon, self._since, self._saved = snapshot.position, end, snapshot.ends, True
         log.info("restored", service=self.name, lag_records=end - snapshot.begin)
         return snapshot.begin
 
@@ -111,7 +120,7 @@ class Instance:
         if self._position is None:
             self._position = record.offset
         if not self._saved:  # from now on a restart knows what may have been published, and where to look for it
-            self.save()
+            self._state.save_all(self.capture(output_ends(self._bus, self._stream, self._place.topic)).states)
         answered = _Answers(self, record)
         if isinstance(record.value, Undecodable):
             if record.offset >= self._position:
@@ -123,21 +132,24 @@ class Instance:
                 answered.publish(self._service.handle(self._joined(group)), group[0])
         self._position = max(self._position, record.offset + 1)
 
-    def save(self) -> dict[TopicPartition, int]:
-        """Save a snapshot; returns the offset that the bus need no longer go back to. The bus is synced by now."""
+    def capture(self, ends: Mapping[str, int]) -> Captured:
+        """A snapshot of this moment, to be saved; nothing where nothing was read yet.
+
+        Args:
+            ends: of the output topics (`output_ends`), asked when everything published before was on them, and nothing
+                has been published since.
+        """
         if self._position is None:
-            return {}
+            return Captured({}, {})
         begin = self._position if self._merge is None else min(self._merge.begin(), self._position)
         merge = None if self._merge is None else self._merge.snapshot()
-        topics = [topic.name for topic in self._stream.all() if topic.name != self._place.topic]
-        ends = {
-            f"{place.topic}/{place.partition}": end for topic in topics for place, end in self._bus.ends(topic).items()
-        }
-        snapshot = Snapshot(SNAPSHOT_VERSION, begin, self._position, ends, self._service.snapshot(), merge)
-        self._state.save(self.name, msgspec.msgpack.encode(snapshot))
+        if self._position < self._horizon:
+            # We still answer what an earlier process may have answered: the next has to look as far back as we did.
+            ends = self._since
+        snapshot = Snapshot(SNAPSHOT_VERSION, begin, self._position, dict(ends), self._service.snapshot(), merge)
         if not self._saved:
             self._since, self._saved = ends, True
-        return {self._place: begin}
+        return Captured({self.name: msgspec.msgpack.encode(snapshot)}, {self._place: begin})
 
     def close(self) -> None:
         """Let go."""
@@ -215,6 +227,12 @@ class Instance:
         if len(found) < len(wanted):
             raise LookupError(f"{self.name}: {self._place} no longer has offsets {offsets}: raise its retention")
         return found
+
+
+def output_ends(bus: Bus, stream: StreamTopics, reads: str) -> dict[str, int]:
+    """topic/partition → end, of all topics that a service which reads this one may write."""
+    topics = [topic.name for topic in stream.all() if topic.name != reads]
+    return {f"{place.topic}/{place.partition}": end for place, end in bus.ends(*topics).items()}
 
 
 class _Answers:

@@ -9,17 +9,19 @@ A runner has an instance of its service for every partition of the input that th
    each output with the headers ``producer`` (the instance, ``<service>/<partition>``), ``input``
    (topic/partition/offset of the record it answers), ``part`` (its number among the answers in that partition,
    where it is not 0) and ``time`` (how far the instance's time of this key has come);
-4. every few seconds: sync the bus;
-5. save each instance's snapshot with the offsets that it contains and the ends of the output topics;
-6. commit these offsets to the bus, which may now forget what came before them.
+4. every few seconds, between two records: capture each instance's state, with the offsets that it contains, and with
+   ends of the output topics that were asked earlier (the next two steps happen beside the work, `saving.py`);
+5. sync the bus: what was published before the capture is safe;
+6. save what was captured as the instances' snapshots;
+7. commit these offsets to the bus, which may now forget what came before them.
 
-A new process restores the snapshot and begins at its offset (5), so every record after it is handled
+A new process restores the snapshot and begins at its offset (6), so every record after it is handled
 again and gives the same outputs (3). Those that the topics already hold are recognised by ``input``
 and ``part`` of the newest record of this producer, looked for from the snapshot's ends on, and left out:
-nothing lost, nothing doubled. Killed between 5 and 6: the commit only lets go of old records, so a late
+nothing lost, nothing doubled. Killed between 6 and 7: the commit only lets go of old records, so a late
 one is harmless.
 
-A partition that is taken away goes through 4 to 6 before it is let go; one that is lost is let go at
+A partition that is taken away goes through 4 to 7 before it is let go; one that is lost is let go at
 once, because another process may already be at work on it.
 
 A record that cannot be read goes to ``rejected``. The runners do this, not the sink: they publish with
@@ -40,6 +42,7 @@ from tidewarden.telemetry import Telemetry
 from tidewarden.topics import Purpose, StreamTopics
 from tidewarden_services.contract import Service
 from tidewarden_services.instances import Instance
+from tidewarden_services.saving import Saver
 from tidewarden_services.state import StateStore
 
 POLL_RECORDS = 64  # at 10,000 readings a record about a second of work: a stop is never far
@@ -85,6 +88,7 @@ class Runner:
         self.name = name
         self._make_service = make_service
         self._stream = stream
+        self._reads = stream.name(reads)
         self._bus = bus
         self._state = state
         self._telemetry = telemetry
@@ -96,12 +100,14 @@ class Runner:
         self._waiting = telemetry.waiting.labels(name)
         self._saved = telemetry.snapshot.labels(name)
         self._save_took = telemetry.snapshot_seconds.labels(name)
+        self._saver = Saver(name, stream=stream, reads=self._reads, bus=bus, state=state, clock=clock)
+        self._next_snapshot = clock.monotonic() + snapshot_every_s
         self._instances: dict[TopicPartition, Instance] = {}
         self._missing: dict[str, float] = {}  # instance that is waited for → since when
         self._late: list[str] = []
         self._busy = False
         # Attached here, not in run(): from now on nothing that is published can be missed.
-        self._consumer: Consumer = bus.consumer([stream.name(reads)], name, member=member, assignment=self)
+        self._consumer: Consumer = bus.consumer([self._reads], name, member=member, assignment=self)
 
     def idle(self) -> bool:
         """Whether everything published so far has been handled."""
@@ -109,7 +115,6 @@ class Runner:
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, then take a last snapshot."""
-        next_snapshot = self._clock.monotonic() + self._snapshot_every_s
         try:
             while not stop.is_set():
                 self._busy = True
@@ -118,14 +123,13 @@ class Runner:
                     self._busy = False
                     records = self._consumer.poll(POLL_RECORDS, POLL_TIMEOUT_S)
                     self._busy = bool(records)
-                self._lag.set(self._consumer.lag() + len(records))  # what is in hand is not dealt with yet
+                self._lag.set(self._consumer.known_lag() + len(records))  # what is in hand is not dealt with yet
                 for record in records:
                     self._handle(record)
-                self._lag.set(self._consumer.lag())
-                now = self._clock.monotonic()
-                if now >= next_snapshot:
-                    took = self._snapshot(self._instances)
-                    next_snapshot = now + max(self._snapshot_every_s, took / SNAPSHOT_SHARE)
+                self._lag.set(self._consumer.known_lag())
+                self._commit_saved()
+                if self._clock.monotonic() >= self._next_snapshot:
+                    self._saver.begin(list(self._instances.values()))
             self._snapshot(self._instances)
         except BusClosedError:
             log.debug("bus closed", service=self.name)
@@ -165,6 +169,7 @@ class Runner:
             instance = self._instances.pop(place, None)
             if instance is not None:
                 instance.close()
+        self._commit_saved(wait=True)  # whoever has them now must not find a snapshot of ours written over its own
 
     # --- a round --------------------------------------------------------------------------------
 
@@ -177,22 +182,27 @@ class Runner:
         self._handled.inc()
         self._on_published(record)
 
-    def _snapshot(self, places: Iterable[TopicPartition]) -> float:
-        """Sync, save, commit; returns the seconds it took."""
-        began = self._clock.monotonic()
-        mine = [self._instances[place] for place in places if place in self._instances]
+    def _commit_saved(self, *, wait: bool = False) -> None:
+        """Commit what the snapshot begun last contains, once it is saved."""
+        offsets = self._saver.finished(wait=wait)
+        if offsets is not None:
+            self._saved_as(offsets)
+
+    def _snapshot(self, places: Iterable[TopicPartition]) -> None:
+        """Save and commit what these partitions' instances know now."""
+        self._commit_saved(wait=True)
+        self._saved_as(self._saver.save([self._instances[place] for place in places if place in self._instances]))
+
+    def _saved_as(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Snapshots that contain everything before these offsets are saved."""
+        mine = {place: offset for place, offset in offsets.items() if place in self._instances}
         if mine:
-            self._bus.sync()
-            offsets: dict[TopicPartition, int] = {}
-            for instance in mine:
-                offsets |= instance.save()
-            if offsets:
-                self._consumer.commit(offsets)
-        took = self._clock.monotonic() - began
+            self._consumer.commit(mine)
+        took_s = self._saver.took_s
+        self._next_snapshot = self._clock.monotonic() + max(self._snapshot_every_s, took_s / SNAPSHOT_SHARE)
         self._saved.set(self._clock.now_ms() / 1000)
-        self._save_took.set(took)
+        self._save_took.set(took_s)
         self._tell()
-        return took
 
     def _tell(self) -> None:
         """Say who holds up the merge, on the board and, where it lasts, in the log."""

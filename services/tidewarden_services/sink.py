@@ -99,14 +99,14 @@ class SinkRunner:
     def _work(self, stop: threading.Event) -> None:
         next_purge = self._clock.monotonic() + PURGE_EVERY_S
         while not stop.is_set():
-            before = self._consumer.lag()
+            before = self._consumer.known_lag()
             self._pending = self._pending or before > 0
             records = self._consumer.poll(POLL_RECORDS, POLL_TIMEOUT_S)
             self._pending = self._pending or bool(records)
             self._sink.handle(records)
             self._handled.inc(len(records))
             self._collected += len(records)
-            self._lag.set(self._consumer.lag() + self._collected)
+            self._lag.set(self._consumer.known_lag() + self._collected)
             now = self._clock.monotonic()
             if self._pending and (self._sink.should_flush(now) or not records):
                 self._flush(stop)

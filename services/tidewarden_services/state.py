@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +29,9 @@ class StateStore(Protocol):
     def save(self, name: str, state: bytes) -> None:
         """Replace the snapshot, whole or not at all."""
 
+    def save_all(self, states: Mapping[str, bytes]) -> None:
+        """The same for several, each whole or not at all; waits once."""
+
 
 class MemoryState:
     """Snapshots that live as long as the process."""
@@ -42,6 +46,10 @@ class MemoryState:
     def save(self, name: str, state: bytes) -> None:
         """Replace the snapshot."""
         self._states[name] = state
+
+    def save_all(self, states: Mapping[str, bytes]) -> None:
+        """Replace these snapshots."""
+        self._states.update(states)
 
 
 class FileState:
@@ -74,6 +82,11 @@ class FileState:
             file.flush()
             os.fdatasync(file.fileno())
         os.replace(fresh, path)
+
+    def save_all(self, states: Mapping[str, bytes]) -> None:
+        """Replace these snapshots, each whole or not at all."""
+        for name, state in states.items():
+            self.save(name, state)
 
     def _path(self, name: str) -> Path:
         return self._folder / (re.sub(r"[^A-Za-z0-9._-]", "_", name) + ".snapshot")

@@ -131,6 +131,28 @@ def test_poll_returns_at_most_what_was_asked_for_and_nothing_when_all_is_read(ma
     assert consumer.lag() == 1
 
 
+def test_what_is_known_of_the_lag_is_told_without_asking_the_bus(
+    make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gauges get a lag at once: some while nothing has been heard, what is left while reading, 0 after the last."""
+
+    def asked(*_: object) -> None:
+        raise AssertionError("asked Kafka, whose answer waits behind the fetch that waits there for records")
+
+    bus = make_bus()
+    fill(bus)
+    consumer = bus.consumer([TOPIC], "g")
+    monkeypatch.setattr(consumer, "_ends", asked, raising=False)
+    assert consumer.known_lag() > 0
+    assert len(read(consumer, 3)) == 3
+    assert consumer.known_lag() >= 2
+    assert len(read(consumer, 2)) == 2
+    deadline = time.monotonic() + WAIT_S
+    while consumer.known_lag() and time.monotonic() < deadline:  # until each partition has been heard of
+        assert consumer.poll(3, 0.1) == []
+    assert consumer.known_lag() == 0
+
+
 def test_groups_do_not_see_each_other(make_bus: MakeBus) -> None:
     """Every group reads every record."""
     bus = make_bus()

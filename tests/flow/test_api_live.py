@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from fastapi import FastAPI
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -22,7 +23,7 @@ from tidewarden.events import Alert, Anomaly, AnomalyBatch
 from tidewarden.frames import Frame, NodeKey, RollupFrame, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.resources import MetricStream
 from tidewarden.store.memory import MemoryStore
-from tidewarden.store.port import WriteBatch
+from tidewarden.store.port import StoreUnavailableError, WriteBatch
 from tidewarden.telemetry import Telemetry
 from tidewarden.topics import StreamTopics
 from tidewarden_services.api import live
@@ -37,9 +38,9 @@ PATIENCE_S = 20.0
 class World:
     """A bus, a store and the API over them."""
 
-    def __init__(self, serve: Callable[[FastAPI], Any]) -> None:
+    def __init__(self, serve: Callable[[FastAPI], Any], store: MemoryStore | None = None) -> None:
         self.table = SeriesTable([KEY])
-        self.bus, self.store, self.telemetry = MemoryBus(self.table), MemoryStore(), Telemetry()
+        self.bus, self.store, self.telemetry = MemoryBus(self.table), store or MemoryStore(), Telemetry()
         app = create_app(
             store=self.store, bus=self.bus, topics_by_stream={"shop": TOPICS}, board=self.telemetry.board,
             telemetry=self.telemetry, resources=[STREAM], clock=SystemClock(), page=None,
@@ -71,6 +72,18 @@ def world(serve: Callable[[FastAPI], Any]) -> Iterator[World]:
     made.bus.close()
 
 
+class StartingStore(MemoryStore):
+    """Its shards are missing when it is asked for the first time."""
+
+    asked = 0
+
+    def latest_rollup(self, detector: str | None) -> pa.Table:
+        self.asked += 1
+        if self.asked == 1:
+            raise StoreUnavailableError("http://127.0.0.1:9200 answers 503: missing shards")
+        return super().latest_rollup(detector)
+
+
 def anomaly(name: str, revision: int = 1, score: float = 0.9, size: int = 20) -> Anomaly:
     return Anomaly(
         id=name, revision=revision, state="open", stream="shop", detector="d", model_version="auto/1", **KEY._asdict(),
@@ -100,6 +113,19 @@ def test_a_client_is_greeted_with_statistics_and_hears_them_each_second(world: W
         assert hello["type"] == "hello"
         assert "readings_per_second" in hello["data"]
         assert until(connection, "statistics")["at"] > hello["data"]["at"]
+
+
+def test_a_store_that_still_starts_is_waited_for(
+    serve: Callable[[FastAPI], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An API that starts beside its Elasticsearch does not end because it was first."""
+    monkeypatch.setattr(live, "STORE_RETRY_S", 0.01)
+    store = StartingStore()
+    world = World(serve, store)
+    with world.client() as connection:
+        until(connection, "hello")
+    assert store.asked > 1
+    world.bus.close()
 
 
 def test_anomalies_and_alerts_arrive_as_they_happen(world: World) -> None:

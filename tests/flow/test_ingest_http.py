@@ -232,12 +232,12 @@ def test_literal_nan_and_infinity_are_refused_and_null_is_missing(house: House) 
         (b"5", {}, 400, "the number '5'"),
         (b"[" * 100_000, {}, 400, "not JSON"),
         (b"not gzip", {"content_encoding": "gzip"}, 400, "gzip"),
-        (gzip.compress(b"[]")[:-4], {"content_encoding": "gzip"}, 400, "too early"),
+        (gzip.compress(b"[]", mtime=0)[:-4], {"content_encoding": "gzip"}, 400, "too early"),
         (b"[]", {"content_encoding": "br"}, 415, "gzip"),
         (b"[]", {"content_type": "text/html"}, 415, "application/json"),
         (b"nonsense", {"content_type": "application/vnd.apache.arrow.stream"}, 400, "Arrow"),
         (b" " * 16_000_001, {}, 413, "maxBodyBytes"),
-        (gzip.compress(b" " * 16_000_001), {"content_encoding": "gzip"}, 413, "once unpacked"),
+        (gzip.compress(b" " * 16_000_001, mtime=0), {"content_encoding": "gzip"}, 413, "once unpacked"),
     ],
 )
 def test_what_cannot_be_read_is_a_problem_detail(

@@ -66,6 +66,16 @@ def test_the_newest_snapshot_is_found_by_the_next_process(open_state: Open) -> N
     assert open_state().load("detect.shop-latency/1") == b"another's"
 
 
+def test_several_saved_together_are_each_whole(open_state: Open) -> None:
+    """Instances of a process save together; each finds its own again, also where they share a partition."""
+    names = [f"detect.shop-latency/{number}" for number in range(3)] + ["ingest.shop.a", "ingest.shop.b"]
+    for turn in range(3):
+        saved = {name: incompressible(0.3 * (number + turn)) for number, name in enumerate(names)}
+        open_state().save_all(saved)
+        fresh = open_state()
+        assert {name: fresh.load(name) for name in names} == saved
+
+
 def test_a_process_killed_before_the_manifest_leaves_the_snapshot_before(
     open_state: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -237,3 +237,33 @@ def test_rules_of_one_namespace_are_quiet_about_another(tmp_path: Path) -> None:
     }
     (tmp_path / "test.yaml").write_text(yaml.safe_dump(test))
     promtool("test", "rules", str(tmp_path / "test.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "summary"),
+    [
+        ("half of the series at once", "watch has found 10 anomalies on orders in 15 minutes"),
+        ("a running simulation finds too little", "watch reaches F1 0.30 on simulation play"),
+    ],
+)
+def test_a_figure_is_told_as_people_write_it(name: str, summary: str, tmp_path: Path) -> None:
+    """Counts are whole and F1 has two digits: not 10.34 anomalies, nor an F1 of 300m."""
+    case = CASES[name]
+    rule = RULES[case.alert]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": all_groups()}))
+    told = {
+        "exp_labels": {**case.labels, "severity": rule["labels"]["severity"]},
+        "exp_annotations": {**rule["annotations"], "summary": summary},
+    }
+    test = {
+        "rule_files": ["rules.yaml"],
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": key, "values": values} for key, values in case.series.items()],
+                "alert_rule_test": [{"alertname": case.alert, "eval_time": f"{case.fires}m", "exp_alerts": [told]}],
+            }
+        ],
+    }
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(test))
+    promtool("test", "rules", str(tmp_path / "test.yaml"))

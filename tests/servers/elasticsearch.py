@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -51,7 +50,9 @@ class ElasticsearchServer:
         self._command = [*_bound_to_us(), str(home / "bin" / "elasticsearch")]
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        port = _free_port()
+        from servers.processes import free_ports  # not above: as a program, this file stands alone
+
+        (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         config = folder / "config"
         config.mkdir(parents=True)
@@ -238,12 +239,6 @@ def _fetch(folder: Path) -> None:
 def _bound_to_us() -> list[str]:
     """What ends a server together with the thread that starts it, even if this process is killed."""
     return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

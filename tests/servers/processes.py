@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import count as count_on
 from typing import Any
 
 PATIENCE_S = 60.0
+WORKERS = 8  # of pytest-xdist, at most: 1,250 ports for each, of which a run takes a third
+PORTS = range(20_000, 30_000)  # Linux gives away 32768 to 60999 by itself, Kubernetes' node ports begin at 30000
+
+_turns = count_on(random.SystemRandom().randrange(len(PORTS)))  # what was given is the one thing to be remembered
 
 
 def bound_to_us() -> list[str]:
@@ -18,12 +26,23 @@ def bound_to_us() -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody has now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Ports of the loopback that nobody has now, and that we are not given again.
+
+    A server takes its port seconds later, or leaves it while it is dead. So they lie below those that the kernel gives
+    away meanwhile; each worker has its own and gives them out in turn, from anywhere on: so does a run beside ours.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ours = PORTS[worker % WORKERS :: WORKERS]
+    found: dict[int, socket.socket] = {}
+    try:
+        while len(found) < count:
+            port = ours[next(_turns) % len(ours)]
+            with suppress(OSError):  # somebody has it: the next
+                found[port] = socket.create_server(("127.0.0.1", port))
+    finally:
+        for one in found.values():
+            one.close()
+    return list(found)
 
 
 def until(condition: Callable[[], Any], what: str) -> None:

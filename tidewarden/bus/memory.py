@@ -139,10 +139,10 @@ class MemoryBus:
                 self._consumers[group, place] = consumer
             return consumer
 
-    def ends(self, topic: str) -> dict[TopicPartition, int]:
+    def ends(self, *topics: str) -> dict[TopicPartition, int]:
         """The offset that the next record of each partition will get."""
         with self._changed:
-            places = [TopicPartition(topic, n) for n in range(self._partition_count(topic))]
+            places = [TopicPartition(topic, n) for topic in topics for n in range(self._partition_count(topic))]
             return {place: self._partitions[place].end for place in places}
 
     def last(self, topic: str, partition: int, producer: str | None = None, since: int = 0) -> Record | None:
@@ -317,6 +317,8 @@ class MemoryConsumer:
         """Records published but not yet polled."""
         with self._bus._changed:
             return sum(self._bus._partitions[place].end - self._position[place] for place in self.places)
+
+    known_lag = lag  # there is nobody to be asked
 
     def close(self) -> None:
         """Leave; blocked publishers no longer wait for this reader."""

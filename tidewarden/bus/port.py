@@ -74,6 +74,12 @@ class Consumer(Protocol):
     def lag(self) -> int:
         """Records published but not yet polled; never 0 while there are any, or while that cannot be known."""
 
+    def known_lag(self) -> int:
+        """The same as far as the reader has heard, for gauges: returns at once, where `lag` may ask the bus and wait.
+
+        At least 1 while nothing has been heard of one of the partitions.
+        """
+
     def close(self) -> None:
         """Leave; blocked publishers no longer wait for this reader. The assignment is not told: this is its wish."""
 
@@ -114,8 +120,8 @@ class Bus(Protocol):
         other members and is told which are its own; ``member`` is then its name, the same after a restart.
         """
 
-    def ends(self, topic: str) -> dict[TopicPartition, int]:
-        """The offset that the next record of each partition will get."""
+    def ends(self, *topics: str) -> dict[TopicPartition, int]:
+        """The offset that the next record of each partition of these topics will get, in one question."""
 
     def last(self, topic: str, partition: int, producer: str | None = None, since: int = 0) -> Record | None:
         """The newest record of a partition, or of one producer in it (by the header ``producer``).

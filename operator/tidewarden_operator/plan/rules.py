@@ -100,7 +100,7 @@ PIPELINE: tuple[Rule, ...] = (
         f"{_ANOMALIES} > {STORM_LEAST} and {_ANOMALIES} / {_READY} > {STORM_SHARE}",
         "5m",
         "warning",
-        "{{ $labels.detector }} has found {{ $value | humanize }} anomalies on {{ $labels.stream }} in 15 minutes",
+        '{{ $labels.detector }} has found {{ printf "%.0f" $value }} anomalies on {{ $labels.stream }} in 15 minutes',
         "More than one series in ten turned unusual at nearly the same time: an incident that hits much of what is "
         "watched, a source that sends something else than before, or a detector that does not fit. Look at the "
         "dashboard 'Anomaly analysis' which kinds, and at the page which clusters and metrics.",
@@ -120,7 +120,7 @@ PIPELINE: tuple[Rule, ...] = (
         f"{_f1()} < {F1_LEAST:g}",
         "10m",
         "warning",
-        "{{ $labels.detector }} reaches F1 {{ $value | humanize }} on simulation {{ $labels.simulation }}",
+        '{{ $labels.detector }} reaches F1 {{ printf "%.2f" $value }} on simulation {{ $labels.simulation }}',
         "Against the truth of this simulation the detector misses too much or reports too much. See on the dashboard "
         "'Model performance' which of both, then change its model, its seasonality or its budget.",
     ),
@@ -213,7 +213,7 @@ OPERATOR: tuple[Rule, ...] = (
         f"sum by (kind) (increase(tidewarden_operator_errors_total[15m])) > {OPERATOR_ERRORS}",
         "5m",
         "warning",
-        "{{ $value | humanize }} reconciliations of {{ $labels.kind }} failed in 15 minutes",
+        '{{ printf "%.0f" $value }} reconciliations of {{ $labels.kind }} failed in 15 minutes',
         "They are tried again, but something keeps failing. The operator's log names resource and cause ('not yet'): "
         "often a right that it lacks, or an admission webhook that refuses.",
     ),

@@ -33,7 +33,8 @@ def reconcile(context: Context, key: Key) -> None:
     scored = sum(int((said.get("figures") or {}).get("scored") or 0) for said in seen.said_by("detect"))
     flowing = context.flowing(key, scored, max(CALM_S, 3 * stream.spec.interval / 1000))
     selector = plan.workload(detector, stream, site, "detect").selector
-    report = status.detector(detector, seen, standing, selector, flowing=flowing)
+    before = subject.body.get("status") or {}
+    report = status.detector(detector, seen, standing, selector, before, flowing=flowing)
     write_status(context, key, subject.body, report)
 
 

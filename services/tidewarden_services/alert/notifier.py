@@ -159,7 +159,7 @@ class Notifier:
             for outbox in self._outboxes:
                 outbox.take(record)
             self._seen[record.place] = record.offset + 1
-        self._telemetry.lag.labels(self.name).set(consumer.lag())
+        self._telemetry.lag.labels(self.name).set(consumer.known_lag())
         self._telemetry.handled.labels(self.name).inc(len(records))
         self._save()
         self._commit(consumer)

@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from tidewarden.bus.port import BusClosedError, Consumer, Record, TopicPartition
 from tidewarden.events import Alert, Anomaly, AnomalyBatch
 from tidewarden.frames import NodeKey, RollupFrame
-from tidewarden.store.port import Acknowledgement, Query
+from tidewarden.store.port import Acknowledgement, Query, StoreUnavailableError
 from tidewarden.topics import Purpose
 from tidewarden_services.api.alerts import shown
 from tidewarden_services.api.context import ApiContext
@@ -38,6 +38,8 @@ MAX_CLIENTS = 256
 CLOSE_TIMEOUT_S = 2.0
 SUBSCRIBED_ROWS = 600
 TRY_AGAIN_LATER = 1013
+STORE_PATIENCE_S = 60.0  # of an Elasticsearch that starts beside us; then the pod is started anew
+STORE_RETRY_S = 1.0
 
 
 class Subscribe(msgspec.Struct):
@@ -147,7 +149,17 @@ class Live:
             await asyncio.to_thread(thread.join, 5.0)
 
     def _load(self) -> None:
-        self._rollups.load(self._context.store.latest_rollup(None).to_pylist())
+        """What the store knows; one that has just started says for seconds that its shards are missing."""
+        deadline = self._context.clock.monotonic() + STORE_PATIENCE_S
+        while True:
+            try:
+                self._rollups.load(self._context.store.latest_rollup(None).to_pylist())
+            except StoreUnavailableError as error:
+                if self._context.clock.monotonic() > deadline or self._stop.wait(STORE_RETRY_S):
+                    raise
+                log.info("the store cannot answer yet", reason=str(error))
+            else:
+                return
 
     # The reader thread ---------------------------------------------------------------------------
 
@@ -158,9 +170,7 @@ class Live:
             bus.create(topics.all())  # the server may be up before the services are
         names = [topics.name(purpose) for topics in self._context.topics_by_stream.values() for purpose in PURPOSES]
         consumer = bus.consumer(names, "api")
-        ends: dict[TopicPartition, int] = {}
-        for name in names:
-            ends |= bus.ends(name)
+        ends = bus.ends(*names)
         consumer.seek(ends)
         consumer.commit(ends)
         return consumer

@@ -358,7 +358,7 @@ class IngestService:
 
     def _ends(self) -> dict[str, int]:
         topics = {place.topic for place in self._places()}
-        return {_text(place): end for topic in topics for place, end in self._bus.ends(topic).items()}
+        return {_text(place): end for place, end in self._bus.ends(*topics).items()}
 
     def _save(self) -> None:
         self._sync()

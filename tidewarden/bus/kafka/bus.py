@@ -102,9 +102,9 @@ class KafkaBus:
             assignment=assignment,
         )
 
-    def ends(self, topic: str) -> dict[TopicPartition, int]:
+    def ends(self, *topics: str) -> dict[TopicPartition, int]:
         """The offset that the next record of each partition will get, of what is acknowledged by now."""
-        return self._admin.ends([topic])
+        return self._admin.ends(topics)
 
     def last(self, topic: str, partition: int, producer: str | None = None, since: int = 0) -> Record | None:
         """The newest record of a partition, or of one producer in it; its value is None.

@@ -33,6 +33,9 @@ MAX_POLL_INTERVAL_MS = 300_000  # a snapshot of 100,000 series takes 3 s; a publ
 GROWTH_EVERY_S = 60.0
 LAG_TIMEOUT_S = 1.0
 _SLICE_S = 0.1  # so soon a closing bus is noticed
+# So often a member joins anew before a commit gets through. One was seen to be fenced twice: probably its old self's
+# wish to join, from before the outage, was granted after the new one's. A real rival fences us once more, and we end.
+_SELVES = 3
 _OUTAGE = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TIMED_OUT,
@@ -91,6 +94,7 @@ class KafkaConsumer:
         self._pending: list[Any] = []
         self._fatal: KafkaError | None = None
         self._outage = False  # partitions were lost, or a commit failed, and none has got through since
+        self._selves = 0  # new ones since then
         self._uncommitted: dict[TopicPartition, int] = {}
         self._committing = False
         self._next_growth = time.monotonic() + GROWTH_EVERY_S
@@ -161,7 +165,7 @@ class KafkaConsumer:
         if not self._joined:
             return 1
         position = dict(self._position)
-        known = sum(max(0, self._known_end(place) - at) for place, at in position.items())
+        known = sum(max(0, (self._known_end(place) or 0) - at) for place, at in position.items())
         if known or not position:
             return known
         try:
@@ -169,6 +173,19 @@ class KafkaConsumer:
         except KafkaException:
             return 1
         return sum(max(0, end - position[place]) for place, end in ends.items())
+
+    def known_lag(self) -> int:
+        """The lag as of the last fetch; a partition that nothing was fetched of yet counts as 1.
+
+        A question to Kafka would be answered after the fetch that waits there for new records, 100 ms later: a
+        reader that asks after each round is that much behind.
+        """
+        if self._closed:
+            return 0
+        if not self._joined:
+            return 1
+        ends = [(self._known_end(place), at) for place, at in dict(self._position).items()]
+        return sum(1 if end is None else max(0, end - at) for end, at in ends)
 
     def close(self) -> None:
         """Leave. A member with a name keeps its partitions until its session ends, so that it finds them again."""
@@ -187,7 +204,7 @@ class KafkaConsumer:
         if self._closed or self._connection.closed.is_set():
             raise BusClosedError(f"the bus was closed while {self._group} was reading")
         if self._fatal is not None:
-            if self._outage and "OffsetCommit" in self._fatal.str():
+            if self._outage and self._selves < _SELVES and "OffsetCommit" in self._fatal.str():
                 self._begin_anew()
             else:
                 self._trouble(self._fatal)
@@ -302,7 +319,7 @@ class KafkaConsumer:
             assignment.lost(places)
         self._forget(places)
         self._joined = False
-        self._outage = False
+        self._selves += 1  # the outage lasts until a commit gets through: the old self may still have asked to join
         self._client = self._opened()
         self._subscribe()
 
@@ -370,12 +387,12 @@ class KafkaConsumer:
                 raise KafkaException(place.error)
         return {TopicPartition(place.topic, place.partition): place.offset for place in found}
 
-    def _known_end(self, place: TopicPartition) -> int:
+    def _known_end(self, place: TopicPartition) -> int | None:
         try:
             bounds = self._client.get_watermark_offsets(KafkaPlace(place.topic, place.partition), cached=True)
         except (KafkaException, RuntimeError):  # not fetched yet; closed by its thread meanwhile
-            return 0
-        return 0 if bounds is None else int(bounds[1])
+            return None
+        return None if bounds is None or bounds[1] < 0 else int(bounds[1])
 
     # --- called by the client, within poll and close -----------------------------------------------
 
@@ -423,7 +440,7 @@ class KafkaConsumer:
             self._outage = self._outage or error.code() in _OUTAGE
             log.info("a commit did not get through; a later one covers it", group=self._group, error=error.str())
         else:
-            self._outage = False
+            self._outage, self._selves = False, 0
             if not self._closed:
                 self._send_commit()
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,8 +120,20 @@ class KafkaState:
 
     def save(self, name: str, state: bytes) -> None:
         """Replace the snapshot, whole or not at all; returns when the brokers have it."""
-        if name not in self._progress:
-            self.load(name)
+        self.save_all({name: state})
+
+    def save_all(self, states: Mapping[str, bytes]) -> None:
+        """Replace these snapshots, each whole or not at all; returns when the brokers have them all."""
+        for name in states:
+            if name not in self._progress:
+                self.load(name)
+        slots = {name: self._write(name, state) for name, state in states.items()}
+        self._producer.flush()
+        for name, slot in slots.items():
+            self._progress[name].slot = slot
+
+    def _write(self, name: str, state: bytes) -> str:
+        """Send chunks and manifest, in this order, to the slot that may be overwritten; returns the slot."""
         progress = self._progress[name]
         place = self._place(name)
         slot = _SLOTS[1 - _SLOTS.index(progress.slot)]
@@ -134,14 +147,13 @@ class KafkaState:
             self._producer.send(place, f"{name}#{slot}#{number}", head + part, ())
         manifest = Manifest(VERSION, progress.sequence, chunks, len(packed), len(state), zlib.crc32(packed))
         self._complete(place, f"{name}#{slot}", manifest)
-        progress.slot = slot
         for number in range(chunks, before):  # of a larger snapshot that lay here before
             self._producer.send(place, f"{name}#{slot}#{number}", None, ())
         progress.chunks[slot] = chunks
+        return slot
 
     def _complete(self, place: TopicPartition, key: str, manifest: Manifest) -> None:
         self._producer.send(place, key, msgspec.msgpack.encode(manifest), ())
-        self._producer.flush()
 
     def _place(self, name: str) -> TopicPartition:
         """Instances of a service have a partition each, that of the input they read; others one by their name."""

@@ -25,13 +25,12 @@ from tidewarden.frames import Frame, SeriesTable
 from tidewarden.resources import MetricStream
 from tidewarden.resources.metricstream import Source as SourceSpec
 from tidewarden.sources import Batch, SourceError
-from tidewarden_services.ingest.sources.columns import Columns, RowOrigins, SeriesIndex
-from tidewarden_services.ingest.sources.json_readings import parse_lines
+from tidewarden_services.ingest.sources.columns import RowOrigins, SeriesIndex
+from tidewarden_services.ingest.sources.json_messages import MessageParser
 
 LISTEN_S = 0.1  # how soon a stop is seen
 RETRY_S = 1.0  # how often it is asked whether what is away is back
 GROWTH_S = 10.0  # how often new partitions are looked for
-TOGETHER = 500  # messages decoded together: one that is broken sends no more of them down the slow road
 
 Say = Callable[[Literal["running", "waiting"], str], None]
 Offsets = dict[int, int]  # partition → offset of the next message
@@ -74,7 +73,8 @@ class KafkaSource:
         self._growth_s = growth_s
         self._max_messages = max_messages
         self._clock = clock
-        self._index = SeriesIndex(stream, table)
+        self._table = table
+        self._parser = MessageParser(SeriesIndex(stream, table))
         self._cuts: list[str] = []
         self._say: Say = lambda state, message: None  # noqa: ARG005
         self._read = 0
@@ -220,7 +220,7 @@ class KafkaSource:
     # --- batches ---------------------------------------------------------------------------------
 
     def _beginning(self, at: Offsets) -> Batch:
-        return Batch(Frame.empty(self._index.table), position=self._text(at), origin=self._topic)
+        return Batch(Frame.empty(self._table), position=self._text(at), origin=self._topic)
 
     def _batch(self, parts: list[RawMessages], at: Offsets, arrived: float) -> Batch:
         starts = list(accumulate((len(part.values) for part in parts), initial=0))
@@ -230,17 +230,13 @@ class KafkaSource:
             part = parts[of]
             return f"{self._topic}/{part.partition} offset {part.offsets[row - starts[of]]}"
 
-        columns = Columns(self._index, origin)
-        for part, start in zip(parts, starts, strict=False):
-            for first in range(0, len(part.values), TOGETHER):
-                parse_lines(part.values[first : first + TOGETHER], columns, start + first, refuse_empty=True)
-        frame = columns.frame()
-        self._read += len(frame)
+        parsed = self._parser.parse([value for part in parts for value in part.values], origin)
+        self._read += len(parsed.frame)
         return Batch(
-            frame,
-            columns.refused,
+            parsed.frame,
+            parsed.refused,
             position=self._text(at),
-            origins=RowOrigins(columns.rows(), origin),
+            origins=RowOrigins(parsed.rows, origin),
             origin=self._topic,
             arrived=arrived,
         )
