@@ -14,12 +14,25 @@ from tidewarden.models.ar import Ar
 from tidewarden.models.auto import Auto
 from tidewarden.models.contract import Model
 from tidewarden.models.cusum import Cusum
+from tidewarden.models.dbscan import Dbscan
 from tidewarden.models.density import Density
+from tidewarden.models.ecod import Ecod
 from tidewarden.models.ewma import Ewma
+from tidewarden.models.half_space_trees import HalfSpaceTrees
+from tidewarden.models.histogram import Histogram
 from tidewarden.models.holt_winters import HoltWinters
 from tidewarden.models.iqr import Iqr
+from tidewarden.models.isolation_forest import IsolationForest
+from tidewarden.models.knn import Knn
+from tidewarden.models.loda import Loda
+from tidewarden.models.lof import Lof
 from tidewarden.models.mad import Mad
+from tidewarden.models.mahalanobis import Mahalanobis
+from tidewarden.models.matrix_profile import MatrixProfile
+from tidewarden.models.one_class_svm import OneClassSvm
+from tidewarden.models.pca import Pca
 from tidewarden.models.quantile import Quantile
+from tidewarden.models.random_cut_forest import RandomCutForest
 from tidewarden.models.seasonal import Seasonal
 from tidewarden.models.static import Static
 from tidewarden.models.stl import Stl
@@ -28,13 +41,26 @@ from tidewarden.resources.models import (
     ArParams,
     AutoParams,
     CusumParams,
+    DbscanParams,
     DensityParams,
+    EcodParams,
     EwmaParams,
+    HalfSpaceTreesParams,
+    HistogramParams,
     HoltWintersParams,
     IqrParams,
+    IsolationForestParams,
+    KnnParams,
+    LodaParams,
+    LofParams,
     MadParams,
+    MahalanobisParams,
+    MatrixProfileParams,
     ModelSpec,
+    OneClassSvmParams,
+    PcaParams,
     QuantileParams,
+    RandomCutForestParams,
     SeasonalParams,
     StaticParams,
     StlParams,
@@ -100,10 +126,67 @@ def _ar(params: ArParams, seasonality_ms: tuple[int, ...], interval_ms: int) -> 
     return Ar(params.order, params.half_life, params.bins, params.warmup, seasonality_ms, interval_ms)
 
 
+def _half_space_trees(p: HalfSpaceTreesParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return HalfSpaceTrees(p.trees, p.depth, p.lags, p.period, p.seed, p.warmup)
+
+
+def _isolation_forest(p: IsolationForestParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return IsolationForest(p.trees, p.subsample, p.lags, p.window, p.refit, p.seed, p.warmup)
+
+
+def _loda(p: LodaParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Loda(p.projections, p.lags, p.seed, p.warmup)
+
+
+def _random_cut_forest(p: RandomCutForestParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return RandomCutForest(p.trees, p.subsample, p.lags, p.memory, p.seed, p.warmup)
+
+
+def _knn(params: KnnParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Knn(params.k, params.window, params.history, params.warmup)
+
+
+def _lof(params: LofParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Lof(params.k, params.window, params.history, params.warmup)
+
+
+def _dbscan(params: DbscanParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Dbscan(params.eps, params.min_samples, params.window, params.history, params.warmup)
+
+
+def _ecod(params: EcodParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Ecod(params.history, params.warmup)
+
+
+def _histogram(params: HistogramParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Histogram(params.memory, params.warmup)
+
+
+def _matrix_profile(params: MatrixProfileParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return MatrixProfile(params.window, params.history, params.warmup)
+
+
+def _pca(params: PcaParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Pca(params.warmup)
+
+
+def _mahalanobis(params: MahalanobisParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return Mahalanobis(params.window, params.warmup)
+
+
+def _one_class_svm(params: OneClassSvmParams, _seasonality_ms: tuple[int, ...], _interval_ms: int) -> Model:
+    return OneClassSvm(params.nu, params.gamma, params.window, params.features, params.seed, params.warmup)
+
+
 _BUILT_IN: dict[str, Builder] = {
     "auto": _auto, "density": _density, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static,
     "zscore": _zscore, "iqr": _iqr, "cusum": _cusum, "holt_winters": _holt_winters, "quantile": _quantile,
     "stl": _stl, "ar": _ar,
+    "half_space_trees": _half_space_trees,
+    "isolation_forest": _isolation_forest, "loda": _loda,
+    "random_cut_forest": _random_cut_forest,
+    "knn": _knn, "lof": _lof, "dbscan": _dbscan, "ecod": _ecod, "histogram": _histogram,
+    "matrix_profile": _matrix_profile, "pca": _pca, "mahalanobis": _mahalanobis, "one_class_svm": _one_class_svm,
 }  # fmt: skip
 
 

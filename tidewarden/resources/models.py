@@ -138,9 +138,150 @@ class ArParams(Model):
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
 
+class HalfSpaceTreesParams(Model):
+    """Parameters of `half_space_trees`: how full the random boxes are into which the last readings fall."""
+
+    trees: int = Field(25, ge=1, le=200, description="Trees, of which each cuts other boxes.")
+    depth: int = Field(8, ge=2, le=10, description="Cuts from a tree's root to its leaves; memory doubles with each.")
+    lags: int = Field(8, ge=1, le=16, description="Readings in a window, the newest among them.")
+    period: int = Field(250, ge=16, le=20_000, description="Readings after which densities are told anew.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the cuts; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class IsolationForestParams(Model):
+    """Parameters of `isolation_forest`: how few random cuts set the last readings apart from those before."""
+
+    trees: int = Field(32, ge=1, le=200, description="Trees, each grown from a sample of its own.")
+    subsample: int = Field(256, ge=16, le=1024, description="Windows that a tree is grown from.")
+    lags: int = Field(8, ge=1, le=8, description="Readings in a window, the newest among them.")
+    window: int = Field(1024, ge=64, le=20_000, description="Past readings that samples are taken from.")
+    refit: int = Field(512, ge=16, le=20_000, description="Readings in which all trees have been grown anew, in turn.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of samples and cuts; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class LodaParams(Model):
+    """Parameters of `loda`: density of the last readings over sparse random projections of them."""
+
+    projections: int = Field(64, ge=1, le=256, description="Random mixtures of the readings in a window.")
+    lags: int = Field(8, ge=1, le=32, description="Readings in a window, the newest among them.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the mixtures; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class RandomCutForestParams(Model):
+    """Parameters of `random_cut_forest`: how much the trees would change to take the last readings in."""
+
+    trees: int = Field(24, ge=1, le=200, description="Trees, each of a sample of its own.")
+    subsample: int = Field(64, ge=16, le=512, description="Windows that a tree holds.")
+    lags: int = Field(4, ge=1, le=8, description="Readings in a window, the newest among them.")
+    memory: int = Field(1280, ge=16, le=100_000, description="Readings after which a sampled one has mostly left.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of samples and cuts; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class KnnParams(Model):
+    """Parameters of `knn`: distance of the last readings from the k-th nearest of the windows before them."""
+
+    k: int = Field(5, ge=1, le=32, description="Which neighbour: k - 1 outliers of a kind do not vouch for the next.")
+    window: int = Field(16, ge=1, le=64, description="Readings that are compared as one.")
+    history: int = Field(512, ge=32, le=8192, description="Windows that are remembered.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class LofParams(Model):
+    """Parameters of `lof`: local outlier factor of the last readings among the windows before them."""
+
+    k: int = Field(20, ge=2, le=64, description="Neighbours that make up the neighbourhood.")
+    window: int = Field(8, ge=1, le=64, description="Readings that are compared as one.")
+    history: int = Field(256, ge=32, le=4096, description="Windows that are remembered; cost grows with them.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+    @model_validator(mode="after")
+    def _room_for_neighbours(self) -> Self:
+        if self.history <= 2 * self.k:
+            raise ValueError(f"history {self.history} is not above 2 k = {2 * self.k}: raise history or lower k")
+        return self
+
+
+class DbscanParams(Model):
+    """Parameters of `dbscan`: distance of the last readings from the nearest place where many have been."""
+
+    eps: float = Field(1.5, gt=0, le=100, description="Reach of a core, in spreads of the series.")
+    min_samples: int = Field(5, ge=2, le=256, description="Windows within reach that make a window a core.")
+    window: int = Field(8, ge=1, le=64, description="Readings that are compared as one.")
+    history: int = Field(256, ge=32, le=4096, description="Windows that are remembered; cost grows with them.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+    @model_validator(mode="after")
+    def _cores_are_possible(self) -> Self:
+        if self.history <= self.min_samples:
+            raise ValueError(
+                f"history {self.history} is not above min_samples {self.min_samples}: raise the one or lower the other"
+            )
+        return self
+
+
+class EcodParams(Model):
+    """Parameters of `ecod`: how far out in the tails of what was seen, over features of the series."""
+
+    history: int = Field(256, ge=32, le=8192, description="Readings whose features make up the tails.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class HistogramParams(Model):
+    """Parameters of `histogram`: how empty the bins are where a reading's features fall (HBOS)."""
+
+    memory: int = Field(2000, ge=100, le=1_000_000, description="Readings that count after older ones were halved.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class MatrixProfileParams(Model):
+    """Parameters of `matrix_profile`: distance of the newest shape from its nearest in the past."""
+
+    window: int = Field(24, ge=4, le=512, description="Readings in a shape.")
+    history: int = Field(512, ge=64, le=16_384, description="Shapes that are remembered; they should span a season.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+    @model_validator(mode="after")
+    def _shapes_to_compare(self) -> Self:
+        if self.history < 2 * self.window:
+            raise ValueError(f"history {self.history} is below 2 window = {2 * self.window}: raise history")
+        return self
+
+
+class PcaParams(Model):
+    """Parameters of `pca`: what the principal components of the last 24 readings leave unexplained."""
+
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class MahalanobisParams(Model):
+    """Parameters of `mahalanobis`: distance of the last readings under their robust, shrunk covariance."""
+
+    window: int = Field(16, ge=1, le=32, description="Readings that are judged as one.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
+class OneClassSvmParams(Model):
+    """Parameters of `one_class_svm`: on which side of a boundary around nearly all that was seen."""
+
+    nu: float = Field(0.5, gt=0, le=1, description="Share of the readings that the boundary leaves outside.")
+    gamma: float | None = Field(
+        None, gt=0, le=100, description="Of the kernel, per squared spread; default 1 / window."
+    )
+    window: int = Field(8, ge=1, le=32, description="Readings that are judged as one.")
+    features: int = Field(64, ge=16, le=1024, multiple_of=4, description="Random features that stand for the kernel.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the random features; the same seed, the same scores.")
+    warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
+
+
 ModelKind = Literal[
     "auto", "density", "ewma", "mad", "seasonal", "static",
     "zscore", "iqr", "cusum", "holt_winters", "quantile", "stl", "ar",
+    "half_space_trees", "isolation_forest", "loda", "random_cut_forest",
+    "knn", "lof", "dbscan", "ecod", "histogram", "matrix_profile", "pca", "mahalanobis", "one_class_svm",
 ]  # fmt: skip
 
 
@@ -163,6 +304,19 @@ class ModelSpec(Model):
     quantile: QuantileParams | None = None
     stl: StlParams | None = None
     ar: ArParams | None = None
+    half_space_trees: HalfSpaceTreesParams | None = None
+    isolation_forest: IsolationForestParams | None = None
+    loda: LodaParams | None = None
+    random_cut_forest: RandomCutForestParams | None = None
+    knn: KnnParams | None = None
+    lof: LofParams | None = None
+    dbscan: DbscanParams | None = None
+    ecod: EcodParams | None = None
+    histogram: HistogramParams | None = None
+    matrix_profile: MatrixProfileParams | None = None
+    pca: PcaParams | None = None
+    mahalanobis: MahalanobisParams | None = None
+    one_class_svm: OneClassSvmParams | None = None
 
     @property
     def parameters(self) -> Model:
@@ -195,5 +349,18 @@ PARAMETERS: dict[str, type[Model]] = {
     "quantile": QuantileParams,
     "stl": StlParams,
     "ar": ArParams,
+    "half_space_trees": HalfSpaceTreesParams,
+    "isolation_forest": IsolationForestParams,
+    "loda": LodaParams,
+    "random_cut_forest": RandomCutForestParams,
+    "knn": KnnParams,
+    "lof": LofParams,
+    "dbscan": DbscanParams,
+    "ecod": EcodParams,
+    "histogram": HistogramParams,
+    "matrix_profile": MatrixProfileParams,
+    "pca": PcaParams,
+    "mahalanobis": MahalanobisParams,
+    "one_class_svm": OneClassSvmParams,
 }
 """The block of each kind of model."""

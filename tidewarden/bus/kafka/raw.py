@@ -6,10 +6,8 @@ broker that is away and a topic that is not there are states of the reader, neve
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -160,34 +158,18 @@ class RawConsumer:
 
 def _by_partition(messages: list[Any]) -> list[RawMessages]:
     """Messages as columns; a poll brings long runs of each partition, so runs are what is moved, not messages."""
-    if not messages:
-        return []
-    numbers = np.frombuffer(array("i", list(map(Message.partition, messages))), np.int32)  # half of what fromiter takes
-    values = list(map(Message.value, messages))
-    if None in values:
-        values = [value or b"" for value in values]
-    runs: dict[int, list[tuple[int, int]]] = {}
-    ends = [*(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(messages)]
+    numbers = list(map(Message.partition, messages))
+    offsets = list(map(Message.offset, messages))
+    values = [value or b"" for value in map(Message.value, messages)]
+    found: dict[int, RawMessages] = {}
+    ends = [*(np.flatnonzero(np.diff(np.asarray(numbers, np.int32))) + 1).tolist(), len(numbers)]
     start = 0
-    for end in ends:
-        runs.setdefault(int(numbers[start]), []).append((start, end))
+    for end in ends if numbers else ():
+        part = found.setdefault(numbers[start], RawMessages(numbers[start], [], []))
+        part.offsets += offsets[start:end]
+        part.values += values[start:end]
         start = end
-    return [
-        RawMessages(
-            number,
-            list(chain.from_iterable(_offsets(messages[start:end]) for start, end in runs[number])),
-            list(chain.from_iterable(values[start:end] for start, end in runs[number])),
-        )
-        for number in sorted(runs)
-    ]
-
-
-def _offsets(run: list[Any]) -> Sequence[int]:
-    """The offsets of messages of one partition, which grow: as many as lie between the first and the last are all."""
-    first, last = run[0].offset(), run[-1].offset()
-    if last - first == len(run) - 1:
-        return range(first, last + 1)
-    return list(map(Message.offset, run))
+    return [found[number] for number in sorted(found)]
 
 
 def client_config(settings: KafkaSettings) -> dict[str, str | int]:
