@@ -232,6 +232,35 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
             ),
         ),
     ),
+    models.LofParams: (
+        Rule(
+            rule="self.history > 2 * self.k",
+            summary="history is above 2 k: raise history or lower k",
+            message=told(
+                "history ", "=self.history", " is not above 2 k = ", "=2 * self.k", ": raise history or lower k"
+            ),
+        ),
+    ),
+    models.DbscanParams: (
+        Rule(
+            rule="self.history > self.minSamples",
+            summary="history is above minSamples: raise the one or lower the other",
+            message=told(
+                "history ",
+                "=self.history",
+                " is not above minSamples ",
+                "=self.minSamples",
+                ": raise the one or lower the other",
+            ),
+        ),
+    ),
+    models.MatrixProfileParams: (
+        Rule(
+            rule="self.history >= 2 * self.window",
+            summary="history is at least 2 window: raise history",
+            message=told("history ", "=self.history", " is below 2 window = ", "=2 * self.window", ": raise history"),
+        ),
+    ),
     models.ModelSpec: (
         Rule(
             rule=f"{_STRANGERS}.size() == 0",
