@@ -39,7 +39,7 @@ class Cache:
     def put(self, key: tuple[str, ...], arrays: Arrays) -> None:
         """Keep ``arrays`` under ``key``; a reader sees all of it or nothing, also when this process is killed."""
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for options
         os.replace(file.name, self._path(key))
 
 

@@ -80,9 +80,9 @@ def _table(heads: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
 def _overview(rows: Sequence[Row], sets: Sequence[str]) -> list[str]:
     """VUS-PR / AUC-PR of every detector on every set, the best of each set in bold."""
     best = {
-        (name, at): max(_sortable(row.summary[at].mean) for row in rows if row.set == name)
+        (name, at): max(_sortable(getattr(row.summary, at).mean) for row in rows if row.set == name)
         for name in sets
-        for at in (2, 3)
+        for at in ("auc_pr", "vus_pr")
     }
     labels = list(dict.fromkeys(row.label for row in rows))
     body = []
@@ -90,7 +90,7 @@ def _overview(rows: Sequence[Row], sets: Sequence[str]) -> list[str]:
         cells = [label]
         for name in sets:
             row = next((row for row in rows if row.set == name and row.label == label), None)
-            cells.append("" if row is None else _pair(row.summary, best[name, 3], best[name, 2]))
+            cells.append("" if row is None else _pair(row.summary, best[name, "vus_pr"], best[name, "auc_pr"]))
         body.append(cells)
     return ["VUS-PR / AUC-PR of the score as it is:", "", *_table(["", *sets], body)]
 
@@ -106,7 +106,8 @@ def _pair(summary: Summary, best_vus: float, best_auc: float) -> str:
 def _curves(here: Sequence[Row]) -> list[str]:
     heads = [
         "", "AUC-PR", "VUS-PR", f"AUC-PR, mean of {SMOOTH}", f"VUS-PR, mean of {SMOOTH}",
-        "recall at 1 false alarm a week", "F1 there", "delay there", "F1 at budget", "false alarms a week at budget", "files × seeds",
+        "recall at 1 false alarm a week", "F1 there", "delay there", "F1 at budget", "false alarms a week at budget",
+        "files × seeds",
     ]  # fmt: skip
     body = []
     for row in here:

@@ -1,0 +1,289 @@
+"""Raw scores of libraries a user might pick instead, each fed as its documentation shows, never from the future.
+
+Imported in the environments of `benchmarks/requirements`, so of ours only `benchmarks.peers` may be imported here.
+Streaming detectors score a reading, then learn it. Batch detectors are fitted every `REFIT` rows on the last `HISTORY`
+and score the rows in between, as a user would run them on a stream. Of a single series they see the last `LAGS`
+readings, without which they could see nothing but levels. Parameters are the libraries' defaults where they have them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.peers import PEERS
+
+FloatArray = npt.NDArray[np.float64]
+LAGS = 8
+REFIT = 500
+HISTORY = 2_000
+STUMPY_WINDOW = 24
+PATIENCE_S = 10.0  # CPU after which the pace is known well enough to give up early
+
+
+class TooSlowError(Exception):
+    """It would need more than its budget."""
+
+
+class Budget:
+    """CPU seconds for one file."""
+
+    def __init__(self, budget_s: float, rows: int) -> None:
+        self._budget_s, self._rows = budget_s, rows
+        self._start = time.process_time()
+
+    def check(self, done: int) -> None:
+        """TooSlowError where the rows will not be through in time, given how far ``done`` rows came."""
+        spent = time.process_time() - self._start
+        if spent > self._budget_s or (spent > PATIENCE_S and spent * self._rows > done * self._budget_s * 1.2):
+            pace = done / max(spent, 1e-9)
+            raise TooSlowError(f"{self._rows:,} rows at {pace:,.0f} a second need more than {self._budget_s:g} s")
+
+
+Raw = Callable[[FloatArray, int, Budget], FloatArray]
+"""Values (n, k) without NaN, seed, budget → raw scores (n,), higher is more anomalous, NaN where there is none yet."""
+
+
+class Library(NamedTuple):
+    """A detector of a library."""
+
+    name: str
+    environment: str
+    raw: Raw
+    takes_vectors: bool  # a node's metrics at once; else it is fed one metric at a time
+    seeded: bool
+
+
+def lagged(values: FloatArray) -> FloatArray:
+    """The last `LAGS` readings of a single series, (n, LAGS), its first one repeated; vectors as they are."""
+    if values.shape[1] > 1:
+        return values
+    padded = np.concatenate([np.full(LAGS - 1, values[0, 0]), values[:, 0]])
+    return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(padded, LAGS))
+
+
+def _stream(values: FloatArray, step: Callable[[Any], float], budget: Budget) -> FloatArray:
+    raw = np.empty(len(values))
+    for row, value in enumerate(values):
+        raw[row] = step(value)
+        if row % 64 == 63:
+            budget.check(row + 1)
+    return raw
+
+
+def _gaussian(values: FloatArray, seed: int, budget: Budget) -> FloatArray:
+    del seed
+    peer = next(peer for peer in PEERS if peer.name == "river GaussianScorer")
+    step, _ = peer.make()
+    return _stream(values, lambda value: step(float(value[0])), budget)
+
+
+def _half_space_trees(values: FloatArray, seed: int, budget: Budget) -> FloatArray:
+    from river import anomaly, compose, preprocessing
+
+    # Half-space trees expect values in [0, 1]; the scaler is river's own advice.
+    model = compose.Pipeline(preprocessing.MinMaxScaler(), anomaly.HalfSpaceTrees(seed=seed))
+    names = [f"m{i}" for i in range(values.shape[1])]
+
+    def step(value: FloatArray) -> float:
+        features = dict(zip(names, value.tolist(), strict=True))
+        score = float(model.score_one(features))
+        model.learn_one(features)
+        return score
+
+    return _stream(values, step, budget)
+
+
+def _loda(values: FloatArray, seed: int, budget: Budget) -> FloatArray:
+    from pysad.models import LODA
+
+    model = LODA(random_state=seed)
+    return _stream(lagged(values), lambda row: float(np.ravel(model.fit_score_partial(row))[0]), budget)
+
+
+def _knn_cad(values: FloatArray, seed: int, budget: Budget) -> FloatArray:
+    from pysad.models import KNNCAD
+
+    del seed
+    model = KNNCAD(min(int(0.15 * len(values)), 750))  # NAB's probation, for which it was made
+    return _stream(values, lambda row: float(np.ravel(model.fit_score_partial(row))[0]), budget)
+
+
+def _rrcf(values: FloatArray, seed: int, budget: Budget) -> FloatArray:
+    import rrcf
+
+    # 40 trees of 256 points, the size of the library's own streaming example.
+    forest = [rrcf.RCTree(random_state=1_000 * seed + tree) for tree in range(40)]
+    count = 0
+
+    def step(point: FloatArray) -> float:
+        nonlocal count
+        total = 0.0
+        for tree in forest:
+            if len(tree.leaves) >= 256:
+                tree.forget_point(count - 256)
+            tree.insert_point(point, index=count)
+            total += tree.codisp(count)
+        count += 1
+        return total / len(forest)
+
+    return _stream(lagged(values), step, budget)
+
+
+def _stumpy(values: FloatArray, seed: int, budget: Budget) -> FloatArray:
+    import stumpy
+
+    del seed
+    # The left matrix profile looks at the past only: the same as stumpy's own streaming class, and much quicker.
+    series = values[:, 0]
+    raw = np.full(len(series), np.nan)
+    profile = stumpy.stump(series, STUMPY_WINDOW)
+    nearest = profile.left_I_.astype(np.int64)
+    windows = np.lib.stride_tricks.sliding_window_view(series, STUMPY_WINDOW)
+    spread = windows.std(axis=1, keepdims=True)
+    shapes = (windows - windows.mean(axis=1, keepdims=True)) / np.where(spread > 0.0, spread, 1.0)
+    known = np.flatnonzero(nearest >= 0)
+    known = known[known >= min(len(series) // 10, HISTORY)]  # before, there is hardly a past to be near to
+    raw[known + STUMPY_WINDOW - 1] = np.sqrt(((shapes[known] - shapes[nearest[known]]) ** 2).sum(axis=1))
+    budget.check(len(series))
+    return raw
+
+
+def _refitted(make: Callable[[int], Any], score: Callable[[Any, FloatArray], FloatArray]) -> Raw:
+    def raw(values: FloatArray, seed: int, budget: Budget) -> FloatArray:
+        rows = lagged(values)
+        found = np.full(len(rows), np.nan)
+        # The first fit as soon as there are some readings, so that a short file has scores behind its probation.
+        first = min(REFIT, max(len(rows) // 10, 2 * LAGS))
+        for at in range(first, len(rows), REFIT):
+            known = rows[max(at - HISTORY, 0) : at]
+            centre, spread = known.mean(axis=0), known.std(axis=0)
+            spread = np.where(spread > 0.0, spread, 1.0)
+            model = make(seed)
+            model.fit((known - centre) / spread)
+            found[at : at + REFIT] = score(model, (rows[at : at + REFIT] - centre) / spread)
+            budget.check(min(at + REFIT, len(rows)))
+        return found
+
+    return raw
+
+
+def _scikit_learn(model: Any, rows: FloatArray) -> FloatArray:
+    return -np.asarray(model.score_samples(rows), np.float64)
+
+
+def _pyod(model: Any, rows: FloatArray) -> FloatArray:
+    return np.asarray(model.decision_function(rows), np.float64)
+
+
+def _isolation_forest(seed: int) -> Any:
+    from sklearn.ensemble import IsolationForest
+
+    return IsolationForest(random_state=seed)
+
+
+def _lof(_seed: int) -> Any:
+    from sklearn.neighbors import LocalOutlierFactor
+
+    return LocalOutlierFactor(novelty=True)
+
+
+def _one_class_svm(_seed: int) -> Any:
+    from sklearn.svm import OneClassSVM
+
+    return OneClassSVM(nu=0.1)  # its default 0.5 calls half of the readings outliers
+
+
+def _pyod_knn(_seed: int) -> Any:
+    from pyod.models.knn import KNN
+
+    return KNN()
+
+
+def _pyod_ecod(_seed: int) -> Any:
+    from pyod.models.ecod import ECOD
+
+    return ECOD()
+
+
+def _pyod_pca(seed: int) -> Any:
+    from pyod.models.pca import PCA
+
+    return PCA(random_state=seed)
+
+
+def _pyod_hbos(_seed: int) -> Any:
+    from pyod.models.hbos import HBOS
+
+    return HBOS()
+
+
+def _merlion(values: FloatArray, seed: int, budget: Budget) -> FloatArray:
+    import pandas
+    from merlion.models.defaults import DefaultDetector, DefaultDetectorConfig
+    from merlion.utils import TimeSeries
+
+    del seed
+    # Its default detector, trained once on the first part and then run over the rest.
+    first = min(max(len(values) // 10, 100), HISTORY)
+    index = pandas.to_datetime(np.arange(len(values)) * 60, unit="s")
+    whole = pandas.DataFrame(values, index=index, columns=[f"m{i}" for i in range(values.shape[1])])
+    model = DefaultDetector(DefaultDetectorConfig(granularity="1min"))
+    model.train(TimeSeries.from_pd(whole[:first]))
+    raw = np.full(len(values), np.nan)
+    for at in range(first, len(values), REFIT):
+        part = TimeSeries.from_pd(whole[at : at + REFIT])
+        score = model.get_anomaly_score(part, TimeSeries.from_pd(whole[max(at - HISTORY, 0) : at])).to_pd()
+        raw[np.searchsorted(index, score.index)] = np.abs(score.iloc[:, 0].to_numpy())
+        budget.check(min(at + REFIT, len(values)))
+    return raw
+
+
+LIBRARIES = (
+    Library("river-hst", "accuracy", _half_space_trees, True, True),
+    Library("river-gaussian", "accuracy", _gaussian, False, False),
+    Library("pysad-loda", "accuracy", _loda, True, True),
+    Library("pysad-knncad", "accuracy", _knn_cad, False, False),
+    Library("rrcf", "accuracy", _rrcf, True, True),
+    Library("stumpy-left-profile", "accuracy", _stumpy, False, False),
+    Library("sklearn-iforest", "accuracy", _refitted(_isolation_forest, _scikit_learn), True, True),
+    Library("sklearn-lof", "accuracy", _refitted(_lof, _scikit_learn), True, False),
+    Library("sklearn-ocsvm", "accuracy", _refitted(_one_class_svm, _scikit_learn), True, False),
+    Library("pyod-knn", "accuracy", _refitted(_pyod_knn, _pyod), True, False),
+    Library("pyod-ecod", "accuracy", _refitted(_pyod_ecod, _pyod), True, False),
+    Library("pyod-pca", "accuracy", _refitted(_pyod_pca, _pyod), True, False),
+    Library("pyod-hbos", "accuracy", _refitted(_pyod_hbos, _pyod), True, False),
+    Library("merlion-default", "merlion", _merlion, True, False),
+)
+
+
+def raw_scores(name: str, values: FloatArray, seed: int, budget_s: float) -> FloatArray:
+    """Raw scores (n, c) of values (n, k): one column for a node that is taken as a whole, else one a metric or series.
+
+    Raises:
+        TooSlowError: it would need more than ``budget_s`` of CPU.
+    """
+    library = next(one for one in LIBRARIES if one.name == name.removesuffix(PER_SERIES))
+    whole = library.takes_vectors and not name.endswith(PER_SERIES)
+    parts = [values] if whole else [values[:, i : i + 1] for i in range(values.shape[1])]
+    budget = Budget(budget_s, len(values) * len(parts))
+    columns = [library.raw(part, seed, _Shifted(budget, number * len(values))) for number, part in enumerate(parts)]
+    return np.stack(columns, axis=1)
+
+
+PER_SERIES = " per series"  # appended to the name: every column is a series of its own
+
+
+class _Shifted(Budget):
+    """A budget of several series, of which so many rows were done before this one."""
+
+    def __init__(self, whole: Budget, before: int) -> None:
+        self._whole, self._before = whole, before
+
+    def check(self, done: int) -> None:
+        """As `Budget.check`."""
+        self._whole.check(self._before + done)
