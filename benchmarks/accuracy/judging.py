@@ -59,12 +59,13 @@ class Figures(NamedTuple):
 
 def smoothed(score: FloatArray) -> FloatArray:
     """Trailing mean over `SMOOTH` rows of (n, s); the first rows over what there is."""
-    total = np.cumsum(np.nan_to_num(score), axis=0)
-    n = len(score)
-    behind = np.zeros_like(total)
-    behind[SMOOTH:] = total[: max(n - SMOOTH, 0)]
-    count = np.minimum(np.arange(1, n + 1), SMOOTH)[:, None]
-    mean: FloatArray = (total - behind) / count
+    filled = np.nan_to_num(score)
+    # No running sum: after one huge score, small ones would be lost in its rounding.
+    total = np.zeros_like(filled)
+    for back in range(min(SMOOTH, len(filled))):
+        total[back:] += filled[: len(filled) - back]
+    count = np.minimum(np.arange(1, len(filled) + 1), SMOOTH)[:, None]
+    mean: FloatArray = total / count
     return mean
 
 

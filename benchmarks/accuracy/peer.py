@@ -29,6 +29,7 @@ from tidewarden.scoring.decision import DECISION_ROW, Rules, decide
 
 CALIBRATED = "calibrated"
 RAW = "raw"
+FARTHEST = 1e12  # spreads: a library that divides by a variance of nothing says as good as infinity
 FEW = 20  # different raw scores in the warm-up from which their spread is taken
 # Wall time a job may take: other work on the machine stretches CPU seconds; imports and compiling come on top.
 STRETCH, EXTRA_S = 10.0, 300.0
@@ -96,10 +97,14 @@ class Peer:
         return next(one for one in LIBRARIES if one.name == self.name)
 
     def version(self) -> str:
+        """Of all code between its raw scores and ours."""
+        return digest_of((Path(__file__),)) + self.raw_version()
+
+    def raw_version(self) -> str:
         """Of its code here and of what is installed for it."""
         here = HOUSE / "benchmarks"
         listed = here / "requirements" / f"{self.library.environment}.txt"
-        return digest_of((here / "accuracy/libraries.py", here / "peers.py", listed, Path(__file__)))
+        return digest_of((here / "accuracy/libraries.py", here / "peers.py", listed))
 
     def score(self, case: Case, seed: int, cache: Cache, budget_s: float) -> dict[str, Scored]:
         """Calibrated like ours, and raw."""
@@ -122,7 +127,7 @@ class Peer:
 
     def _raw(self, case: Case, values: FloatArray, seed: int, cache: Cache, budget_s: float) -> FloatArray:
         """Raw scores of train and test, kept: they outlive changes of calibration and judging."""
-        key = ("raw", self.name, str(seed), case.fingerprint, self.version())
+        key = ("raw", self.name, str(seed), case.fingerprint, self.raw_version())
         kept = cache.get(key)
         if kept is not None:
             return kept["raw"]
@@ -169,7 +174,7 @@ def in_spreads(raw: FloatArray, start: int) -> FloatArray:
         moving = known[known != known[0]] if len(known) else known
         middle = float(np.median(moving)) if len(moving) >= FEW else 0.0
         spread = float(np.abs(moving - middle).mean()) if len(moving) >= FEW else 1.0
-        scaled[:, column] = (one - middle) / max(spread, 1e-12)
+        scaled[:, column] = np.clip((one - middle) / max(spread, 1e-12), -FARTHEST, FARTHEST)
     return scaled
 
 
