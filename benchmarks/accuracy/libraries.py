@@ -2,8 +2,9 @@
 
 Imported in the environments of `benchmarks/requirements`, so of ours only `benchmarks.peers` may be imported here.
 Streaming detectors score a reading, then learn it. Batch detectors are fitted every `REFIT` rows on the last `HISTORY`
-and score the rows in between, as a user would run them on a stream. Of a single series they see the last `LAGS`
-readings, without which they could see nothing but levels. Parameters are the libraries' defaults where they have them.
+and score the rows in between, as a user would run them on a stream; or once on a train file, if there is one. Of a
+single series they see the last `LAGS` readings, without which they could see nothing but levels. Parameters are the
+libraries' defaults where they have them.
 """
 
 from __future__ import annotations
@@ -52,14 +53,21 @@ Raw = Callable[[FloatArray, int, Budget], FloatArray]
 """Values (n, k) without NaN, seed, budget → raw scores (n,), higher is more anomalous, NaN where there is none yet."""
 
 
+class Batch(NamedTuple):
+    """A detector that is fitted on rows and then scores others."""
+
+    make: Callable[[int], Any]
+    score: Callable[[Any, FloatArray], FloatArray]
+
+
 class Library(NamedTuple):
     """A detector of a library."""
 
     name: str
     environment: str
-    raw: Raw
     takes_vectors: bool  # a node's metrics at once; else it is fed one metric at a time
     seeded: bool
+    raw: Raw | Batch
 
 
 def lagged(values: FloatArray) -> FloatArray:
@@ -167,23 +175,32 @@ def _stumpy(values: FloatArray, seed: int, budget: Budget) -> FloatArray:
     return raw
 
 
-def _refitted(make: Callable[[int], Any], score: Callable[[Any, FloatArray], FloatArray]) -> Raw:
-    def raw(values: FloatArray, seed: int, budget: Budget) -> FloatArray:
-        rows = lagged(values)
-        found = np.full(len(rows), np.nan)
-        # The first fit as soon as there are some readings, so that a short file has scores behind its probation.
-        first = min(REFIT, max(len(rows) // 10, 2 * LAGS))
-        for at in range(first, len(rows), REFIT):
-            known = rows[max(at - HISTORY, 0) : at]
-            centre, spread = known.mean(axis=0), known.std(axis=0)
-            spread = np.where(spread > 0.0, spread, 1.0)
-            model = make(seed)
-            model.fit((known - centre) / spread)
-            found[at : at + REFIT] = score(model, (rows[at : at + REFIT] - centre) / spread)
-            budget.check(min(at + REFIT, len(rows)))
-        return found
+def _refitted(batch: Batch, values: FloatArray, seed: int, budget: Budget) -> FloatArray:
+    """Fitted every `REFIT` rows on the last `HISTORY`."""
+    rows = lagged(values)
+    found = np.full(len(rows), np.nan)
+    # The first fit as soon as there are some readings, so that a short file has scores behind its probation.
+    first = min(REFIT, max(len(rows) // 10, 2 * LAGS))
+    for at in range(first, len(rows), REFIT):
+        found[at : at + REFIT] = _fitted(batch, rows[max(at - HISTORY, 0) : at], rows[at : at + REFIT], seed)
+        budget.check(min(at + REFIT, len(rows)))
+    return found
 
-    return raw
+
+def _trained(batch: Batch, values: FloatArray, train_rows: int, seed: int, budget: Budget) -> FloatArray:
+    """Fitted once on the train rows, which then are scored, too: for the scale of the others."""
+    rows = lagged(values)
+    found = _fitted(batch, rows[:train_rows], rows, seed)
+    budget.check(len(rows))
+    return found
+
+
+def _fitted(batch: Batch, known: FloatArray, asked: FloatArray, seed: int) -> FloatArray:
+    centre, spread = known.mean(axis=0), known.std(axis=0)
+    spread = np.where(spread > 0.0, spread, 1.0)
+    model = batch.make(seed)
+    model.fit((known - centre) / spread)
+    return batch.score(model, (asked - centre) / spread)
 
 
 def _scikit_learn(model: Any, rows: FloatArray) -> FloatArray:
@@ -258,25 +275,27 @@ def _merlion(values: FloatArray, seed: int, budget: Budget) -> FloatArray:
 
 
 LIBRARIES = (
-    Library("river-hst", "accuracy", _half_space_trees, True, True),
-    Library("river-gaussian", "accuracy", _gaussian, False, False),
-    Library("pysad-loda", "accuracy", _loda, True, True),
-    Library("pysad-knncad", "accuracy", _knn_cad, False, False),
-    Library("rrcf", "accuracy", _rrcf, True, True),
-    Library("stumpy-left-profile", "accuracy", _stumpy, False, False),
-    Library("sklearn-iforest", "accuracy", _refitted(_isolation_forest, _scikit_learn), True, True),
-    Library("sklearn-lof", "accuracy", _refitted(_lof, _scikit_learn), True, False),
-    Library("sklearn-ocsvm", "accuracy", _refitted(_one_class_svm, _scikit_learn), True, False),
-    Library("pyod-knn", "accuracy", _refitted(_pyod_knn, _pyod), True, False),
-    Library("pyod-ecod", "accuracy", _refitted(_pyod_ecod, _pyod), True, False),
-    Library("pyod-pca", "accuracy", _refitted(_pyod_pca, _pyod), True, False),
-    Library("pyod-hbos", "accuracy", _refitted(_pyod_hbos, _pyod), True, False),
-    Library("merlion-default", "merlion", _merlion, True, False),
+    Library("river-hst", "accuracy", True, True, _half_space_trees),
+    Library("river-gaussian", "accuracy", False, False, _gaussian),
+    Library("pysad-loda", "accuracy", True, True, _loda),
+    Library("pysad-knncad", "accuracy", False, False, _knn_cad),
+    Library("rrcf", "accuracy", True, True, _rrcf),
+    Library("stumpy-left-profile", "accuracy", False, False, _stumpy),
+    Library("sklearn-iforest", "accuracy", True, True, Batch(_isolation_forest, _scikit_learn)),
+    Library("sklearn-lof", "accuracy", True, False, Batch(_lof, _scikit_learn)),
+    Library("sklearn-ocsvm", "accuracy", True, False, Batch(_one_class_svm, _scikit_learn)),
+    Library("pyod-knn", "accuracy", True, False, Batch(_pyod_knn, _pyod)),
+    Library("pyod-ecod", "accuracy", True, False, Batch(_pyod_ecod, _pyod)),
+    Library("pyod-pca", "accuracy", True, False, Batch(_pyod_pca, _pyod)),
+    Library("pyod-hbos", "accuracy", True, False, Batch(_pyod_hbos, _pyod)),
+    Library("merlion-default", "merlion", True, False, _merlion),
 )
 
 
-def raw_scores(name: str, values: FloatArray, seed: int, budget_s: float) -> FloatArray:
+def raw_scores(name: str, values: FloatArray, seed: int, budget_s: float, train_rows: int = 0) -> FloatArray:
     """Raw scores (n, c) of values (n, k): one column for a node that is taken as a whole, else one a metric or series.
+
+    With ``train_rows`` a batch detector is fitted once, on so many first rows.
 
     Raises:
         TooSlowError: it would need more than ``budget_s`` of CPU.
@@ -285,7 +304,15 @@ def raw_scores(name: str, values: FloatArray, seed: int, budget_s: float) -> Flo
     whole = library.takes_vectors and not name.endswith(PER_SERIES)
     parts = [values] if whole else [values[:, i : i + 1] for i in range(values.shape[1])]
     budget = Budget(budget_s, len(values) * len(parts))
-    columns = [library.raw(part, seed, _Shifted(budget, number * len(values))) for number, part in enumerate(parts)]
+    columns = []
+    for number, part in enumerate(parts):
+        here = _Shifted(budget, number * len(values))
+        if not isinstance(library.raw, Batch):
+            columns.append(library.raw(part, seed, here))
+        elif train_rows:
+            columns.append(_trained(library.raw, part, train_rows, seed, here))
+        else:
+            columns.append(_refitted(library.raw, part, seed, here))
     return np.stack(columns, axis=1)
 
 

@@ -19,7 +19,7 @@ from benchmarks import environments
 from benchmarks.accuracy.cache import Cache
 from benchmarks.accuracy.contestants import GaveUpError, digest_of
 from benchmarks.accuracy.judging import Scored, node_log10_p
-from benchmarks.accuracy.libraries import LIBRARIES, PER_SERIES, Library
+from benchmarks.accuracy.libraries import LIBRARIES, PER_SERIES, Batch, Library
 from benchmarks.accuracy.ours import HOUSE, as_score, top_mean
 from benchmarks.accuracy.sets import Case, as_one
 from tidewarden.frames import FloatArray
@@ -107,9 +107,16 @@ class Peer:
         return digest_of((here / "accuracy/libraries.py", here / "peers.py", listed))
 
     def score(self, case: Case, seed: int, cache: Cache, budget_s: float) -> dict[str, Scored]:
-        """Calibrated like ours, and raw."""
+        """Calibrated like ours, and raw; a batch detector also fitted once on the train file, where there is one."""
         _, values, start = as_one(case)
-        raw = self._raw(case, values, seed, cache, budget_s)
+        raw = self._raw(case, values, seed, cache, budget_s, 0)
+        found = self._variants(case, values, start, raw, "")
+        if case.train is not None and isinstance(self.library.raw, Batch):
+            trained = self._raw(case, values, seed, cache, budget_s, len(case.train))
+            found |= self._variants(case, values, start, trained, ", fitted on train only")
+        return found
+
+    def _variants(self, case: Case, values: FloatArray, start: int, raw: FloatArray, suffix: str) -> dict[str, Scored]:
         n = len(case.values)
         scaled = in_spreads(raw, start)
         # A node taken as a whole misses a reading where all of its metrics do.
@@ -117,28 +124,30 @@ class Peer:
         rare = calibrated(scaled, seen, case.interval_ms)
         if not case.is_node or raw.shape[1] == 1:
             score = as_score(rare)
-            return {CALIBRATED: Scored(score[-n:], rare[-n:]), RAW: Scored(scaled[-n:])}
+            return {CALIBRATED + suffix: Scored(score[-n:], rare[-n:]), RAW + suffix: Scored(scaled[-n:])}
         score = top_mean(as_score(rare))
         plain = top_mean(np.nan_to_num(scaled, nan=-np.inf))
         return {
-            CALIBRATED: Scored(score[-n:, None], node_log10_p(score)[-n:, None]),
-            RAW: Scored(np.where(np.isfinite(plain), plain, np.nan)[-n:, None]),
+            CALIBRATED + suffix: Scored(score[-n:, None], node_log10_p(score)[-n:, None]),
+            RAW + suffix: Scored(np.where(np.isfinite(plain), plain, np.nan)[-n:, None]),
         }
 
-    def _raw(self, case: Case, values: FloatArray, seed: int, cache: Cache, budget_s: float) -> FloatArray:
+    def _raw(
+        self, case: Case, values: FloatArray, seed: int, cache: Cache, budget_s: float, train_rows: int
+    ) -> FloatArray:
         """Raw scores of train and test, kept: they outlive changes of calibration and judging."""
-        key = ("raw", self.name, str(seed), case.fingerprint, self.raw_version())
+        key = ("raw", self.name, str(seed), case.fingerprint, self.raw_version(), str(train_rows))
         kept = cache.get(key)
         if kept is not None:
             return kept["raw"]
         name = self.name if case.is_node or values.shape[1] == 1 else self.name + PER_SERIES
+        job = {"name": name, "seed": seed, "budget_s": budget_s, "train_rows": train_rows}
         try:
             server = server_of(self.library.environment)
             with tempfile.TemporaryDirectory(prefix="tidewarden-accuracy-") as folder:
                 given, made = Path(folder) / "values.npy", Path(folder) / "raw.npy"
                 np.save(given, filled(values))
-                job = {"name": name, "input": str(given), "output": str(made), "seed": seed, "budget_s": budget_s}
-                answer = server.ask(job, STRETCH * budget_s + EXTRA_S)
+                answer = server.ask({**job, "input": str(given), "output": str(made)}, STRETCH * budget_s + EXTRA_S)
                 if answer["failure"]:
                     raise GaveUpError(answer["failure"], keep=answer["slow"])
                 raw: FloatArray = np.load(made)

@@ -55,9 +55,14 @@ def _rules() -> str:
 
 
 def outcomes(
-    wanted: Sequence[Contestant], cases: Sequence[Case], n_seeds: int, cache: Cache, budget_s: float
+    wanted: Sequence[Contestant],
+    cases: Sequence[Case],
+    n_seeds: int,
+    cache: Cache,
+    budget_s: float,
+    kept_only: bool = False,
 ) -> Iterator[Outcome]:
-    """Yields every outcome, kept ones first; progress goes to stderr."""
+    """Yields every outcome, kept ones first; progress goes to stderr. kept_only: what is missing stays so."""
     missing = []
     for case in cases:
         for contestant in wanted:
@@ -68,6 +73,8 @@ def outcomes(
                     missing.append((contestant, case, seed))
                 else:
                     yield _outcome(contestant, case, seed, kept)
+    if kept_only:
+        return
     done = 0
     running: dict[Future[dict[str, np.ndarray]], tuple[Contestant, Case, int]] = {}
     waiting = iter(missing)

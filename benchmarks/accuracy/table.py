@@ -29,7 +29,7 @@ class Row(NamedTuple):
         """As in the table."""
         plain = self.variant in ("shipped", "calibrated")
         name = f"**{self.name}**" if self.is_ours else self.name
-        return name if plain else f"{name}, {self.variant}"
+        return name if plain else f"{name}, {self.variant.removeprefix('calibrated, ')}"
 
 
 def markdown(
