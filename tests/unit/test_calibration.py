@@ -76,11 +76,11 @@ def test_young_series_do_not_cry_wolf(family):
 def test_p_falls_as_surprise_rises():
     """Given the state, p is in (0, 1] and strictly falling in surprise, without jumps at the joints."""
     rng = np.random.default_rng(2)
-    row = np.zeros(ROW)
+    rows = np.zeros((1, ROW))
     for s in rng.gumbel(size=3000):
-        tail_learn(row, s)
+        tail_learn(rows, 0, s)
     grid = np.linspace(-8, 60, 20_001)
-    log10_p = np.array([tail_log10_p(row, s) for s in grid])
+    log10_p = np.array([tail_log10_p(rows, 0, s) for s in grid])
     assert (log10_p >= 0).all()
     assert (np.diff(log10_p) >= 0).all()
     assert np.diff(log10_p).max() < 0.02
@@ -88,49 +88,49 @@ def test_p_falls_as_surprise_rises():
 
 def test_no_opinion_before_the_first_surprises():
     """Until YOUNG surprises are known p is 1, however wild they are."""
-    row = np.zeros(ROW)
+    rows = np.zeros((1, ROW))
     for i in range(YOUNG):
-        assert tail_log10_p(row, 1e9) == 0.0
-        tail_learn(row, float(i % 3))
-    assert tail_log10_p(row, 1e9) > 3
+        assert tail_log10_p(rows, 0, 1e9) == 0.0
+        tail_learn(rows, 0, float(i % 3))
+    assert tail_log10_p(rows, 0, 1e9) > 3
 
 
 def test_anomalies_do_not_inflate_the_tail():
     """One wild surprise in fifty, for ever, leaves a wild surprise rarer than 1 in 1,000."""
     rng = np.random.default_rng(3)
-    row = np.zeros(ROW)
+    rows = np.zeros((1, ROW))
     for i in range(20_000):
-        tail_learn(row, 500.0 if i % 200 == 199 else float(rng.exponential()))
-    assert tail_log10_p(row, 500.0) > 4
+        tail_learn(rows, 0, 500.0 if i % 200 == 199 else float(rng.exponential()))
+    assert tail_log10_p(rows, 0, 500.0) > 4
 
 
 def test_no_state_is_an_alarm_for_ever():
     """Surprises that jump and stay are rare at first, and ordinary once they have outlasted patience by sixty more."""
     rng = np.random.default_rng(5)
-    row = np.zeros(ROW)
+    rows = np.zeros((1, ROW))
     for s in rng.exponential(size=2000):
-        tail_learn(row, s)
+        tail_learn(rows, 0, s)
     lasting = 40.0 + rng.exponential(size=int(PATIENCE) + 60)
-    assert tail_log10_p(row, lasting[0]) > 6
+    assert tail_log10_p(rows, 0, lasting[0]) > 6
     for s in lasting:
-        tail_learn(row, s)
-    assert tail_log10_p(row, 41.0) < 3
+        tail_learn(rows, 0, s)
+    assert tail_log10_p(rows, 0, 41.0) < 3
 
 
 def test_quantiles_are_found():
     """The running median and 98 % quantile come close to those of the distribution."""
     rng = np.random.default_rng(4)
-    row = np.zeros(ROW)
+    rows = np.zeros((1, ROW))
     for s in rng.exponential(size=20_000):
-        tail_learn(row, s)
-    assert tail_log10_p(row, math.log(2)) == pytest.approx(-math.log10(0.5), abs=0.08)
-    assert tail_log10_p(row, math.log(50)) == pytest.approx(-math.log10(0.02), abs=0.15)
+        tail_learn(rows, 0, s)
+    assert tail_log10_p(rows, 0, math.log(2)) == pytest.approx(-math.log10(0.5), abs=0.08)
+    assert tail_log10_p(rows, 0, math.log(50)) == pytest.approx(-math.log10(0.02), abs=0.15)
 
 
 def test_a_wild_warmup_recovers():
     """Wild values among the first surprises do not deafen a series: it hears its next wild one."""
     rng = np.random.default_rng(6)
-    row = np.zeros(ROW)
+    rows = np.zeros((1, ROW))
     for i in range(1500):
-        tail_learn(row, 300.0 if i in {3, 11} else float(rng.exponential()))
-    assert tail_log10_p(row, 60.0) > 4
+        tail_learn(rows, 0, 300.0 if i in {3, 11} else float(rng.exponential()))
+    assert tail_log10_p(rows, 0, 60.0) > 4

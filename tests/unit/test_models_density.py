@@ -7,7 +7,9 @@ import pytest
 
 from tidewarden.models.auto import Auto
 from tidewarden.models.contract import Judgement
-from tidewarden.models.density import FEATURES, Density, projections
+from tidewarden.models.density import Density, projections
+from tidewarden.models.density_kernel import FEATURES
+from tidewarden.models.density_lanes import logarithms
 from tidewarden.models.histograms import BINS, age, extend, place
 from tidewarden.scoring.calibration import Calibrator
 
@@ -83,13 +85,43 @@ def test_ageing_halves_and_closes_in():
 
 
 def test_projections_come_from_the_seed_alone():
-    """The same seed gives the same projections, another seed others; the features themselves come first."""
-    picks, weights = projections(7, FEATURES + 4)
-    again, _ = projections(7, FEATURES + 4)
+    """The same seed gives the same projections of unit length, another seed others."""
+    picks, weights = projections(7, 4)
+    again, _ = projections(7, 4)
     assert (picks == again).all()
-    assert (weights != projections(8, FEATURES + 4)[1]).any()
-    assert (picks[:FEATURES, 0] == np.arange(FEATURES)).all()
-    np.testing.assert_allclose((weights**2).sum(1), 1)
+    assert (picks < FEATURES).all()
+    assert (weights != projections(8, 4)[1]).any()
+    np.testing.assert_allclose((weights**2).sum(1), 1, rtol=1e-6)
+
+
+def test_logarithms_are_those_of_the_library():
+    """Over the whole range of float32, to a few of its last bits."""
+    x = np.exp(np.random.default_rng(3).uniform(-80, 80, 10_000)).astype(np.float32)
+    given, said = x.copy(), np.empty_like(x)
+    logarithms(given.view(np.int32), given, said, len(x))
+    np.testing.assert_allclose(said, np.log(x.astype(np.float64)), rtol=3e-7, atol=3e-7)
+
+
+def test_blocks_change_nothing():
+    """Readings of many series in one frame are judged as one reading at a time is, to the last bit."""
+    rng = np.random.default_rng(8)
+    n, series = 400, 150  # more than a block
+    at = np.repeat(np.arange(n, dtype=np.int64) * MINUTE_MS, series)
+    ids = np.concatenate([rng.permutation(series) for _ in range(n)]).astype(np.int32)
+    values = np.exp(rng.normal(3, 0.5, n * series)) * (1 + 50 * (rng.random(n * series) < 0.01))
+    learn = rng.random(n * series) > 0.05
+    said = []
+    for step in (n * series, 1):
+        model, out = Density(60, (DAY_MS,), MINUTE_MS, 0, 3), Judgement.blank(n * series)
+        model.resize(series)
+        for lo in range(0, n * series, step):
+            here = slice(lo, lo + step)
+            part = Judgement(out.surprise[here], out.expected[here], out.lower[here], out.upper[here])
+            model.observe(ids[here], at[here], values[here], learn[here], part)
+        said.append(out)
+    for name in ("surprise", "expected", "lower", "upper"):
+        assert getattr(said[0], name).tobytes() == getattr(said[1], name).tobytes(), name
+    assert np.isfinite(said[0].surprise).any()
 
 
 def test_a_lasting_shift_is_reported_then_learned():

@@ -34,10 +34,10 @@ def _add_opinion(
         s = second[i]
         if math.isnan(s):
             continue
-        row = rows[series[i]]
-        surprise[i] += SECOND_WEIGHT * min(max(standing(row, s), -SECOND_BOUND), SECOND_BOUND)
+        own = standing(rows, series[i], s)
+        surprise[i] += SECOND_WEIGHT * min(max(own, -SECOND_BOUND), SECOND_BOUND)
         if learn[i]:
-            tail_learn(row, s)
+            tail_learn(rows, series[i], s)
 
 
 class Auto(Model):

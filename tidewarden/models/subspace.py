@@ -45,61 +45,58 @@ def _observe(
         if not np.isfinite(x):
             continue
         s = series[i]
-        st = stats[s]
-        ring = rings[s]
-        basis = bases[s]
-        count = st[COUNT]
-        head = int(st[HEAD])
+        count = stats[s, COUNT]
+        head = int(stats[s, HEAD])
         if count >= LAGS:
             # The newest reading first; what is still in the ring are the 23 before it.
-            floor = max(st[SPREAD], 1e-9 + 1e-6 * abs(st[CENTER]))
+            floor = max(stats[s, SPREAD], 1e-9 + 1e-6 * abs(stats[s, CENTER]))
             scale = 1.0 / floor
-            w[0] = min(max((x - st[CENTER]) * scale, -1e6), 1e6)
+            w[0] = min(max((x - stats[s, CENTER]) * scale, -1e6), 1e6)
             at = head
             for j in range(1, LAGS):
                 at = at - 1 if at > 0 else LAGS - 1
-                w[j] = min(max((ring[at] - st[CENTER]) * scale, -BOUND), BOUND)
+                w[j] = min(max((rings[s, at] - stats[s, CENTER]) * scale, -BOUND), BOUND)
             for k in range(COMPONENTS):
                 dot = 0.0
                 for j in range(LAGS):
-                    dot += basis[k, j] * w[j]
+                    dot += bases[s, k, j] * w[j]
                 y[k] = dot
             left = 0.0
             for j in range(LAGS):
                 rest = w[j]
                 for k in range(COMPONENTS):
-                    rest -= y[k] * basis[k, j]
+                    rest -= y[k] * bases[s, k, j]
                 left += rest * rest
             newest = w[0]
             for k in range(COMPONENTS):
-                newest -= y[k] * basis[k, 0]
+                newest -= y[k] * bases[s, k, 0]
             e = left / LAGS + newest * newest
             surprise[i] = 0.5 * math.log(e + 1e-4)
             if learn[i] and (count < SCHOOL or int(count) % 4 == 0):
                 # Bounded, and its share of y with it: an outlier must not turn the basis towards itself.
                 tame = min(max(w[0], -BOUND), BOUND)
                 for k in range(COMPONENTS):
-                    y[k] -= (w[0] - tame) * basis[k, 0]
+                    y[k] -= (w[0] - tame) * bases[s, k, 0]
                 w[0] = tame
-                _oja(basis, w, y, count)
+                _oja(bases, s, w, y, count)
         if learn[i]:
             if count == 0.0:
-                st[CENTER] = x
+                stats[s, CENTER] = x
             gain = max(1.0 / (count + 1.0), 0.002)
-            gap = x - st[CENTER]
-            limit = 5.0 * st[SPREAD] if count > 8.0 else abs(gap)
-            gap = min(max(gap, -limit), limit) if st[SPREAD] > 0.0 else gap
-            st[CENTER] += gain * gap
-            st[SPREAD] += max(gain, 0.005) * (abs(gap) * 1.2533 - st[SPREAD])
-            ring[head] = x
-            st[HEAD] = head + 1 if head + 1 < LAGS else 0
-            st[COUNT] = count + 1.0
+            gap = x - stats[s, CENTER]
+            limit = 5.0 * stats[s, SPREAD] if count > 8.0 else abs(gap)
+            gap = min(max(gap, -limit), limit) if stats[s, SPREAD] > 0.0 else gap
+            stats[s, CENTER] += gain * gap
+            stats[s, SPREAD] += max(gain, 0.005) * (abs(gap) * 1.2533 - stats[s, SPREAD])
+            rings[s, head] = x
+            stats[s, HEAD] = head + 1 if head + 1 < LAGS else 0
+            stats[s, COUNT] = count + 1.0
             if count == 0.0:
-                basis[:] = start_basis
+                bases[s] = start_basis
 
 
 @njit(cache=True, nogil=True)
-def _oja(basis: FloatArray, w: FloatArray, y: FloatArray, count: float) -> None:
+def _oja(bases: FloatArray, s: int, w: FloatArray, y: FloatArray, count: float) -> None:
     """One step of Oja's subspace rule with a bounded window, then Gram-Schmidt."""
     power = 1.0
     for j in range(LAGS):
@@ -108,19 +105,19 @@ def _oja(basis: FloatArray, w: FloatArray, y: FloatArray, count: float) -> None:
     for k in range(COMPONENTS):
         share = gain * y[k]
         for j in range(LAGS):
-            basis[k, j] += share * w[j]
+            bases[s, k, j] += share * w[j]
         for m in range(k):
             dot = 0.0
             for j in range(LAGS):
-                dot += basis[k, j] * basis[m, j]
+                dot += bases[s, k, j] * bases[s, m, j]
             for j in range(LAGS):
-                basis[k, j] -= dot * basis[m, j]
+                bases[s, k, j] -= dot * bases[s, m, j]
         norm = 0.0
         for j in range(LAGS):
-            norm += basis[k, j] * basis[k, j]
+            norm += bases[s, k, j] * bases[s, k, j]
         norm = 1.0 / math.sqrt(norm + 1e-12)
         for j in range(LAGS):
-            basis[k, j] *= norm
+            bases[s, k, j] *= norm
 
 
 def cosines() -> FloatArray:

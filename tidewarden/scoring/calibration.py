@@ -44,29 +44,32 @@ FIRST = 8  # the first surprises, until they are YOUNG
 ROW = FIRST + YOUNG
 
 
+# Rows are indexed, not taken as views: a view costs the compiled code two atomic counts of references.
+
+
 @njit(cache=True, nogil=True)
-def tail_log10_p(row: FloatArray, s: float) -> float:
-    """-log10 of the p-value of surprise ``s``, not below 0; continuous and rising in ``s``."""
-    if row[N] < YOUNG:
+def tail_log10_p(rows: FloatArray, i: int, s: float) -> float:
+    """-log10 of the p-value of surprise ``s`` in series ``i``, not below 0; continuous and rising in ``s``."""
+    if rows[i, N] < YOUNG:
         return 0.0
-    median = float(row[MEDIAN])
-    quantile = float(row[QUANTILE])
+    median = float(rows[i, MEDIAN])
+    quantile = float(rows[i, QUANTILE])
     if s > quantile:
-        shape = SHAPE + 1.0 / (float(row[N_EXCESS]) + PRIOR_SHAPE)
-        excess = (s - quantile) / (float(row[EXCESS]) * (1.0 - SHAPE))
+        shape = SHAPE + 1.0 / (float(rows[i, N_EXCESS]) + PRIOR_SHAPE)
+        excess = (s - quantile) / (float(rows[i, EXCESS]) * (1.0 - SHAPE))
         return -math.log10(TAIL_P) + math.log10(1.0 + shape * excess) / shape
     if s > median:
         share = (s - median) / (quantile - median)
         return -math.log10(0.5) + share * (math.log10(0.5) - math.log10(TAIL_P))
-    return -math.log10(1.0 - 0.5 * math.exp((s - median) / float(row[SPREAD])))
+    return -math.log10(1.0 - 0.5 * math.exp((s - median) / float(rows[i, SPREAD])))
 
 
 @njit(cache=True, nogil=True)
-def standing(row: FloatArray, s: float) -> float:
-    """Surprise ``s`` in spreads from the median, 0 while young: a steady scale to add opinions on, not a p-value."""
-    if row[N] < YOUNG:
+def standing(rows: FloatArray, i: int, s: float) -> float:
+    """Surprise ``s`` of series ``i`` in spreads from the median: a steady scale to add opinions on. 0 while young."""
+    if rows[i, N] < YOUNG:
         return 0.0
-    return (s - float(row[MEDIAN])) / float(row[SPREAD])
+    return (s - float(rows[i, MEDIAN])) / float(rows[i, SPREAD])
 
 
 @njit(cache=True, nogil=True)
@@ -90,37 +93,37 @@ def _settle(row: FloatArray) -> None:
 
 
 @njit(cache=True, nogil=True)
-def tail_learn(row: FloatArray, s: float) -> None:
-    """Learn one surprise."""
-    n = row[N] + 1.0
-    row[N] = n
+def tail_learn(rows: FloatArray, i: int, s: float) -> None:
+    """Learn one surprise of series ``i``."""
+    n = rows[i, N] + 1.0
+    rows[i, N] = n
     if n <= YOUNG:
-        row[FIRST + int(n) - 1] = s
+        rows[i, FIRST + int(n) - 1] = s
         if n == YOUNG:
-            _settle(row)
+            _settle(rows[i])
         return
-    spread = row[SPREAD]
-    median = row[MEDIAN]
-    quantile = row[QUANTILE]
+    spread = rows[i, SPREAD]
+    median = rows[i, MEDIAN]
+    quantile = rows[i, QUANTILE]
     # The best Robbins-Monro gain is 1 / (n · density at the quantile); below its floor the walk
     # around the true quantile has a deviation of a tenth of a mean excess.
     gap = min(abs(s - median), 6.0 * spread)
-    row[SPREAD] = max(spread + (gap - spread) * max(0.002, 1.0 / n), MIN_SPREAD)
-    row[MEDIAN] = median + spread * max(0.01, min(0.5, 2.0 / n)) * (1.0 if s > median else -1.0)
-    gain = row[EXCESS] * max(0.02, min(1.0, 1.0 / (TAIL_P * n)))
+    rows[i, SPREAD] = max(spread + (gap - spread) * max(0.002, 1.0 / n), MIN_SPREAD)
+    rows[i, MEDIAN] = median + spread * max(0.01, min(0.5, 2.0 / n)) * (1.0 if s > median else -1.0)
+    gain = rows[i, EXCESS] * max(0.02, min(1.0, 1.0 / (TAIL_P * n)))
     if s > quantile:
-        excess = min(s - quantile, EXCESS_CAP * row[EXCESS])
-        row[RUN] += 1.0
-        weight = 1.0 / row[RUN]
-        row[N_EXCESS] = min(row[N_EXCESS] + weight, MEMORY_EXCESSES)
-        mean = row[EXCESS] + weight * (excess - row[EXCESS]) / (PRIOR_EXCESSES + row[N_EXCESS])
-        row[EXCESS] = max(mean, 0.25 * row[SPREAD])
-        accepted = ACCEPTING if row[RUN] > PATIENCE else 0.0
-        row[QUANTILE] = quantile + gain * TAIL_Q + accepted * (s - quantile)
+        excess = min(s - quantile, EXCESS_CAP * rows[i, EXCESS])
+        rows[i, RUN] += 1.0
+        weight = 1.0 / rows[i, RUN]
+        rows[i, N_EXCESS] = min(rows[i, N_EXCESS] + weight, MEMORY_EXCESSES)
+        mean = rows[i, EXCESS] + weight * (excess - rows[i, EXCESS]) / (PRIOR_EXCESSES + rows[i, N_EXCESS])
+        rows[i, EXCESS] = max(mean, 0.25 * rows[i, SPREAD])
+        accepted = ACCEPTING if rows[i, RUN] > PATIENCE else 0.0
+        rows[i, QUANTILE] = quantile + gain * TAIL_Q + accepted * (s - quantile)
     else:
-        row[RUN] = 0.0
-        row[QUANTILE] = quantile - gain * TAIL_P
-    row[QUANTILE] = max(row[QUANTILE], row[MEDIAN] + 0.5 * row[SPREAD])
+        rows[i, RUN] = 0.0
+        rows[i, QUANTILE] = quantile - gain * TAIL_P
+    rows[i, QUANTILE] = max(rows[i, QUANTILE], rows[i, MEDIAN] + 0.5 * rows[i, SPREAD])
 
 
 @njit(cache=True, nogil=True)
@@ -129,10 +132,9 @@ def _observe(rows: FloatArray, series: IntArray, surprise: FloatArray, learn: Bo
         s = surprise[i]
         if np.isnan(s):
             continue
-        row = rows[series[i]]
-        log10_p[i] = tail_log10_p(row, s)
+        log10_p[i] = tail_log10_p(rows, series[i], s)
         if learn[i]:
-            tail_learn(row, s)
+            tail_learn(rows, series[i], s)
 
 
 class Calibrator:

@@ -29,6 +29,7 @@ MISSING_RUN_COUNTED = 3.0
 DAY_MS = 86_400_000
 LEAST_BUDGET_LOG10_P = 2.0  # not even the largest budget calls one in a hundred readings an anomaly
 SMALLEST_LOG10_P = 300.0
+LN_10 = math.log(10.0)
 
 SEEN, RUN, MISSES, READINGS, ACTIVE = range(5)
 DECISION_ROW = 8
@@ -79,34 +80,34 @@ def _decide(
     p_value: FloatArray,
 ) -> None:
     for i in range(len(series)):
-        row = rows[series[i]]
-        if row[ACTIVE] == 0.0:
-            row[ACTIVE] = 1.0
+        s = series[i]
+        if rows[s, ACTIVE] == 0.0:
+            rows[s, ACTIVE] = 1.0
             n_active[0] += 1
             if budget > 0.0:
                 needed = max(LEAST_BUDGET_LOG10_P, math.log10(n_active[0] / budget))
         missing = math.isnan(value[i])
         rare = log10_p[i]
         if missing:
-            run = row[RUN] + (0.0 if late[i] else 1.0)
+            run = rows[s, RUN] + (0.0 if late[i] else 1.0)
             # The rate from before this run: its own first readings do not excuse the next.
-            before = max(row[MISSES] - min(max(run - 1.0, 0.0), MISSING_RUN_COUNTED), 0.0)
-            rate = (before + 1.0) / (row[READINGS] + MISSING_PRIOR)
+            before = max(rows[s, MISSES] - min(max(run - 1.0, 0.0), MISSING_RUN_COUNTED), 0.0)
+            rate = (before + 1.0) / (rows[s, READINGS] + MISSING_PRIOR)
             rare = -max(run, 1.0) * math.log10(min(max(rate, 1.0 / MISSING_PRIOR), 0.999))
             if not late[i]:
-                row[RUN] = run
+                rows[s, RUN] = run
                 if run <= MISSING_RUN_COUNTED:
-                    row[MISSES] += 1.0
+                    rows[s, MISSES] += 1.0
         elif learn[i]:
-            row[RUN] = 0.0
+            rows[s, RUN] = 0.0
         if not late[i]:
-            row[READINGS] += 1.0
-            if row[READINGS] > MISSING_MEMORY:
-                row[READINGS] *= 0.5
-                row[MISSES] *= 0.5
-        learning = row[SEEN] < warmup
+            rows[s, READINGS] += 1.0
+            if rows[s, READINGS] > MISSING_MEMORY:
+                rows[s, READINGS] *= 0.5
+                rows[s, MISSES] *= 0.5
+        learning = rows[s, SEEN] < warmup
         if learn[i]:
-            row[SEEN] += 1.0
+            rows[s, SEEN] += 1.0
         if learning:
             flags[i] |= LEARNING
             rare = 0.0
@@ -115,7 +116,7 @@ def _decide(
             upper[i] = np.nan
         rare = min(max(rare, 0.0), SMALLEST_LOG10_P)
         score[i] = min(1.0, rare / DECADES)
-        p_value[i] = 10.0 ** (-rare)
+        p_value[i] = math.exp(-LN_10 * rare)
         if rare >= needed:
             above = True
             if not missing and not math.isnan(expected[i]):

@@ -37,8 +37,8 @@ NODE_NEWEST, DUE, FIRST, FINAL = range(4)
 
 
 @njit(cache=True, nogil=True)
-def _median_spacing(row: TimeArray) -> int:
-    ordered = np.sort(row[RING : RING + SPACINGS])
+def _median_spacing(rows: TimeArray, s: int) -> int:
+    ordered = np.sort(rows[s, RING : RING + SPACINGS])
     return int(ordered[SPACINGS // 2])
 
 
@@ -51,33 +51,40 @@ def _grow(array: npt.NDArray[Any], filler: Any) -> npt.NDArray[Any]:
 
 @njit(cache=True, nogil=True)
 def _owe(
-    row: TimeArray, s: int, now: int, slack: int, spacing: int, max_gap: int, out_series: IntArray, out_time: TimeArray,
+    rows: TimeArray,
+    s: int,
+    now: int,
+    slack: int,
+    spacing: int,
+    max_gap: int,
+    out_series: IntArray,
+    out_time: TimeArray,
     n: int,
-) -> int:  # fmt: skip
+) -> int:
     """Put the ticks of series ``s`` that are overdue by ``slack`` at ``now`` into the output; the new length."""
-    while row[LAST] + slack < now and row[ABSENT_RUN] < max_gap:
-        row[LAST] += spacing
-        row[ABSENT_RUN] += 1
+    while rows[s, LAST] + slack < now and rows[s, ABSENT_RUN] < max_gap:
+        rows[s, LAST] += spacing
+        rows[s, ABSENT_RUN] += 1
         out_series[n] = s
-        out_time[n] = row[LAST]
+        out_time[n] = rows[s, LAST]
         n += 1
     return n
 
 
 @njit(cache=True, nogil=True)
-def _note_spacing(row: TimeArray, gap: int) -> None:
+def _note_spacing(rows: TimeArray, s: int, gap: int) -> None:
     """Remember one more spacing, and the median of the last ones where it can have changed."""
-    slot = RING + row[N_SPACINGS] % SPACINGS
-    replaced = row[slot]
-    row[slot] = gap
-    row[N_SPACINGS] += 1
-    known = row[N_SPACINGS] > SPACINGS
-    if row[N_SPACINGS] == SPACINGS or (known and (gap != row[SPACING] or replaced != row[SPACING])):
-        row[SPACING] = _median_spacing(row)
+    slot = RING + rows[s, N_SPACINGS] % SPACINGS
+    replaced = rows[s, slot]
+    rows[s, slot] = gap
+    rows[s, N_SPACINGS] += 1
+    known = rows[s, N_SPACINGS] > SPACINGS
+    if rows[s, N_SPACINGS] == SPACINGS or (known and (gap != rows[s, SPACING] or replaced != rows[s, SPACING])):
+        rows[s, SPACING] = _median_spacing(rows, s)
 
 
 @njit(cache=True, nogil=True)
-def _fill(
+def _notice(
     series: IntArray,
     timestamp: TimeArray,
     value: FloatArray,
@@ -87,85 +94,78 @@ def _fill(
     interval: int,
     lateness: int,
     max_gap: int,
-) -> tuple[IntArray, TimeArray, FloatArray, BoolArray, BoolArray, BoolArray, ByteArray]:
-    """The readings with the absent ones between them: the columns of `Filled`."""
-    capacity = len(series) + 64 + max_gap
-    out_series = np.empty(capacity, np.int32)
-    out_time = np.empty(capacity, np.int64)
-    out_row = np.full(capacity, -1)  # index of the input, -1 where absent
-    out_late = np.zeros(capacity, np.bool_)
+    late: BoolArray,
+    learn: BoolArray,
+    flags: ByteArray,
+    owed_series: IntArray,
+    owed_time: TimeArray,
+    owed_before: IntArray,
+    first: int,
+) -> tuple[int, bool, int]:
+    """Fill ``late``, ``learn`` and ``flags`` (n,) of the readings from ``first`` on, and what is absent before them.
+
+    An absent reading is a series, a timestamp and the index of the reading that it comes before. There must be room for
+    two ``max_gap`` of every series: one reading can make all series of its node absent, and itself.
+
+    Returns:
+        The first reading not looked at, for want of such room; whether all before have a value; how many are absent.
+    """
     n = 0
-    for i in range(len(series)):
+    whole = True
+    room = len(owed_series) // 2
+    for i in range(first, len(series)):
+        if (
+            n > room
+        ):  # asking here, and growing in Python: arrays that may be replaced make this loop three times slower
+            return i, whole, n
         s = series[i]
         t = timestamp[i]
-        row = rows[s]
-        node = nodes[node_of[s]]
-        if row[NEWEST] == NEVER and row[NEXT] == -2:
-            row[NEXT] = -1
-            if node[FIRST] < 0:
-                node[FIRST] = s
+        node = node_of[s]
+        known = n
+        if rows[s, NEWEST] == NEVER and rows[s, NEXT] == -2:
+            rows[s, NEXT] = -1
+            if nodes[node, FIRST] < 0:
+                nodes[node, FIRST] = s
             else:
-                rows[node[FINAL], NEXT] = s
-            node[FINAL] = s
-        if t > node[NODE_NEWEST]:
-            node[NODE_NEWEST] = t
-            if t > node[DUE]:
+                rows[nodes[node, FINAL], NEXT] = s
+            nodes[node, FINAL] = s
+        if t > nodes[node, NODE_NEWEST]:
+            nodes[node, NODE_NEWEST] = t
+            if t > nodes[node, DUE]:
                 due = np.iinfo(np.int64).max
-                sibling = node[FIRST]
+                sibling = nodes[node, FIRST]
                 while sibling >= 0:
-                    other = rows[sibling]
-                    if other[N_SPACINGS] >= SPACINGS and other[ABSENT_RUN] < max_gap:
-                        spacing = max(interval, other[SPACING])
+                    if rows[sibling, N_SPACINGS] >= SPACINGS and rows[sibling, ABSENT_RUN] < max_gap:
+                        spacing = max(interval, rows[sibling, SPACING])
                         slack = 2 * spacing + lateness
-                        if other[LAST] + slack < t:
-                            if n + max_gap > len(out_series):
-                                out_series = _grow(out_series, 0)
-                                out_time = _grow(out_time, 0)
-                                out_row = _grow(out_row, -1)
-                                out_late = _grow(out_late, False)
-                            n = _owe(other, sibling, t, slack, spacing, max_gap, out_series, out_time, n)
-                        if other[ABSENT_RUN] < max_gap:
-                            due = min(due, other[LAST] + slack)
-                    sibling = other[NEXT]
+                        if rows[sibling, LAST] + slack < t:
+                            n = _owe(rows, sibling, t, slack, spacing, max_gap, owed_series, owed_time, n)
+                        if rows[sibling, ABSENT_RUN] < max_gap:
+                            due = min(due, rows[sibling, LAST] + slack)
+                    sibling = rows[sibling, NEXT]
                 # A series that is gone or new is not in the minimum: it comes back by its own reading.
-                node[DUE] = due
-        newest = row[NEWEST]
-        late = newest != NEVER and t <= newest
-        if n + max_gap + 1 > len(out_series):
-            out_series = _grow(out_series, 0)
-            out_time = _grow(out_time, 0)
-            out_row = _grow(out_row, -1)
-            out_late = _grow(out_late, False)
-        if not late:
+                nodes[node, DUE] = due
+        newest = rows[s, NEWEST]
+        late[i] = newest != NEVER and t <= newest
+        if not late[i]:
             if newest != NEVER:
-                if row[N_SPACINGS] >= SPACINGS:
-                    spacing = max(interval, row[SPACING])
-                    if 2 * (t - row[LAST]) > 3 * spacing:
-                        n = _owe(row, s, t, spacing + spacing // 2, spacing, max_gap, out_series, out_time, n)
-                _note_spacing(row, t - newest)
-            row[NEWEST] = t
-            row[LAST] = t
-            row[ABSENT_RUN] = 0
-            if row[N_SPACINGS] >= SPACINGS:
-                node[DUE] = min(node[DUE], t + 2 * max(interval, row[SPACING]) + lateness)
-        out_series[n] = s
-        out_time[n] = t
-        out_row[n] = i
-        out_late[n] = late
-        n += 1
-    out_value = np.empty(n)
-    out_absent = np.empty(n, np.bool_)
-    out_learn = np.empty(n, np.bool_)
-    out_flags = np.empty(n, np.uint8)
-    for k in range(n):
-        absent = out_row[k] < 0
-        x = np.nan if absent else value[out_row[k]]
-        known = np.isfinite(x)
-        out_value[k] = x if known else np.nan
-        out_absent[k] = absent
-        out_learn[k] = known and not out_late[k]
-        out_flags[k] = (0 if known else MISSING) | (LATE if out_late[k] else 0) | (ABSENT if absent else 0)
-    return out_series[:n], out_time[:n], out_value, out_absent, out_late[:n], out_learn, out_flags
+                if rows[s, N_SPACINGS] >= SPACINGS:
+                    spacing = max(interval, rows[s, SPACING])
+                    if 2 * (t - rows[s, LAST]) > 3 * spacing:
+                        n = _owe(rows, s, t, spacing + spacing // 2, spacing, max_gap, owed_series, owed_time, n)
+                _note_spacing(rows, s, t - newest)
+            rows[s, NEWEST] = t
+            rows[s, LAST] = t
+            rows[s, ABSENT_RUN] = 0
+            if rows[s, N_SPACINGS] >= SPACINGS:
+                nodes[node, DUE] = min(nodes[node, DUE], t + 2 * max(interval, rows[s, SPACING]) + lateness)
+        for k in range(known, n):
+            owed_before[k] = i
+        has_value = np.isfinite(value[i])
+        whole &= has_value
+        learn[i] = has_value and not late[i]
+        flags[i] = (0 if has_value else MISSING) | (LATE if late[i] else 0)
+    return len(series), whole, n
 
 
 @njit(cache=True, nogil=True)
@@ -180,14 +180,13 @@ def _absences(
     for k in range(len(quiet)):
         s = nodes[quiet[k], FIRST]
         while s >= 0:
-            row = rows[s]
-            if row[N_SPACINGS] >= SPACINGS:
-                spacing = max(interval, row[SPACING])
+            if rows[s, N_SPACINGS] >= SPACINGS:
+                spacing = max(interval, rows[s, SPACING])
                 if n + max_gap > len(out_series):
                     out_series = _grow(out_series, 0)
                     out_time = _grow(out_time, 0)
-                n = _owe(row, s, now[k], 2 * spacing + lateness, spacing, max_gap, out_series, out_time, n)
-            s = row[NEXT]
+                n = _owe(rows, s, now[k], 2 * spacing + lateness, spacing, max_gap, out_series, out_time, n)
+            s = rows[s, NEXT]
     return out_series[:n], out_time[:n]
 
 
@@ -229,9 +228,36 @@ class GapFiller:
     def fill(self, series: IntArray, timestamp: TimeArray, value: FloatArray, node_of: IntArray) -> Filled:
         """Readings (n,) in arrival order with absent ones put between them; ``node_of`` maps series to node.
 
-        A value that is not finite counts as missing.
+        A value that is not finite counts as missing. Columns may be the given arrays themselves.
         """
-        return Filled(*_fill(series, timestamp, value, self._series["row"], self._nodes["row"], node_of, *self._limits))
+        n = len(series)
+        late, learn, flags = np.empty(n, np.bool_), np.empty(n, np.bool_), np.empty(n, np.uint8)
+        room = 4 * self._limits[2] * (self._series.n_series + 1)
+        owed: list[tuple[IntArray, TimeArray, IntArray]] = []
+        first, whole = 0, True
+        while first < n:
+            own = np.empty(room, np.int32), np.empty(room, np.int64), np.empty(room, np.int32)
+            first, here, found = _notice(
+                series, timestamp, value, self._series["row"], self._nodes["row"], node_of, *self._limits,
+                late, learn, flags, *own, first,
+            )  # fmt: skip
+            whole &= here
+            if found:
+                owed.append((own[0][:found], own[1][:found], own[2][:found]))
+        if not whole:
+            value = np.where(np.isfinite(value), value, np.nan)
+        if not owed:
+            return Filled(series, timestamp, value, np.zeros(n, np.bool_), late, learn, flags)
+        absent, at, before = (np.concatenate(columns) for columns in zip(*owed, strict=True))
+        return Filled(
+            np.insert(series, before, absent),
+            np.insert(timestamp, before, at),
+            np.insert(value, before, np.nan),
+            np.insert(np.zeros(n, np.bool_), before, True),
+            np.insert(late, before, False),
+            np.insert(learn, before, False),
+            np.insert(flags, before, MISSING | ABSENT),
+        )
 
     def absences(self, quiet: IntArray, now: TimeArray) -> Filled:
         """What silent nodes (m,) owe by the time ``now`` (m,) of their tenants, at most ``max_gap`` a series.
