@@ -78,28 +78,29 @@ def _table(heads: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _overview(rows: Sequence[Row], sets: Sequence[str]) -> list[str]:
-    """VUS-PR / AUC-PR of every detector on every set, the best of each set in bold."""
-    best = {
-        (name, at): max(_sortable(getattr(row.summary, at).mean) for row in rows if row.set == name)
-        for name in sets
-        for at in ("auc_pr", "vus_pr")
-    }
-    labels = list(dict.fromkeys(row.label for row in rows))
-    body = []
-    for label in labels:
-        cells = [label]
-        for name in sets:
-            row = next((row for row in rows if row.set == name and row.label == label), None)
-            cells.append("" if row is None else _pair(row.summary, best[name, "vus_pr"], best[name, "auc_pr"]))
-        body.append(cells)
-    return ["VUS-PR / AUC-PR of the score as it is:", "", *_table(["", *sets], body)]
+    """VUS-PR / AUC-PR of every detector on every set, the best of each set in bold; a library by its best variant."""
+    nothing = (-1.0, -1.0)
+    cells: dict[str, dict[str, tuple[float, float]]] = {}
+    for row in rows:
+        here = cells.setdefault(row.label if row.is_ours else row.name, {})
+        before = here.get(row.set, nothing)
+        pair = (_sortable(row.summary.vus_pr.mean), _sortable(row.summary.auc_pr.mean))
+        here[row.set] = (max(before[0], pair[0]), max(before[1], pair[1]))
+    best = {name: [max(here.get(name, nothing)[at] for here in cells.values()) for at in (0, 1)] for name in sets}
+    body = [
+        [label, *(_pair(here[name], best[name]) if name in here else "" for name in sets)]
+        for label, here in cells.items()
+    ]
+    title = (
+        "VUS-PR / AUC-PR of the score as it is; of a library the best of its variants, for each set and figure anew:"
+    )
+    return [title, "", *_table(["", *sets], body)]
 
 
-def _pair(summary: Summary, best_vus: float, best_auc: float) -> str:
-    texts = []
-    for value, best in ((summary.vus_pr.mean, best_vus), (summary.auc_pr.mean, best_auc)):
-        text = _cell(value)
-        texts.append(f"**{text}**" if value == best else text)
+def _pair(values: tuple[float, float], best: Sequence[float]) -> str:
+    """Both figures, bold where they are the best; – where there is none."""
+    texts = ("–" if value < 0.0 else f"**{_cell(value)}**" if value == top else _cell(value)
+             for value, top in zip(values, best, strict=True))  # fmt: skip
     return " / ".join(texts)
 
 

@@ -248,6 +248,23 @@ def test_the_page_names_detectors_sets_and_failures_and_lines_are_sorted() -> No
     assert [line.split('"seed": ')[1][0] for line in lines.splitlines()] == ["0", "1"]
 
 
+def test_the_overview_is_generous_to_libraries() -> None:
+    """One row a library, with the best of its variants for each figure; ours have a row a variant."""
+    case = _case(_with_event())
+    score = _with_event()[:, None] + np.random.default_rng(10).random((1_000, 1))
+    good, bad = (summarise([case], [{0: judge(case, Scored(one))}]) for one in (score, -score))
+    rows = [
+        table.Row("asd", "auto", "shipped", True, bad),
+        table.Row("asd", "x", "calibrated", False, bad),
+        table.Row("asd", "x", "raw", False, good),
+    ]
+    lines = table.markdown(rows, {}, [], "").splitlines()
+    ours, library = lines[lines.index("|---|---:|") + 1 :][:2]
+    assert library.startswith("| x | **")
+    assert library.count("**") == 4
+    assert ours.startswith("| **auto** | .0")
+
+
 def test_every_threshold_of_the_row_is_a_rarity_that_alerting_could_ask_for() -> None:
     """They rise, from one in a hundred readings on."""
     assert (np.diff(judging.THRESHOLDS) > 0).all()
