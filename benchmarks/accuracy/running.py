@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,7 +80,7 @@ def outcomes(
     running: dict[Future[dict[str, np.ndarray]], tuple[Contestant, Case, int]] = {}
     waiting = iter(missing)
     folder = str(cache.folder)
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(PROCESSES, get_context("spawn"), _end_with_parent) as pool:
         while True:
             # A case may weigh 20 MB on its way: no more are handed out than can start soon.
             while len(running) < PROCESSES + 1 and (job := next(waiting, None)) is not None:
@@ -98,6 +99,18 @@ def outcomes(
                     flush=True,
                 )
                 yield outcome
+
+
+def _end_with_parent() -> None:
+    """A killed run leaves nothing behind: its pool would wait for work for ever, and the libraries' workers with it."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def work(contestant: Contestant, case: Case, seed: int, folder: str, budget_s: float) -> dict[str, np.ndarray]:

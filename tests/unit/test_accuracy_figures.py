@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from benchmarks.accuracy import judging, running, table
 from benchmarks.accuracy.cache import Cache
 from benchmarks.accuracy.contestants import Own
 from benchmarks.accuracy.judging import SMOOTH, THRESHOLDS, Scored, budget_log10_p, detections, judge, smoothed
-from benchmarks.accuracy.ours import score_case, top_mean
+from benchmarks.accuracy.ours import HOUSE, score_case, top_mean
 from benchmarks.accuracy.peer import calibrated, filled, in_spreads
 from benchmarks.accuracy.running import Outcome
 from benchmarks.accuracy.sets import Case
@@ -216,6 +219,29 @@ def test_a_rerun_scores_nothing_anew(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert kept is not None
     assert again.variants["shipped"].vus_pr[0] == kept["shipped/vus_pr"][0]
     assert again.seed == 0  # ewma has no seed, so there is one run, whatever was asked for
+
+
+def test_a_killed_run_takes_its_processes_along(tmp_path: Path) -> None:
+    """A pool whose parent is killed outright ends by itself: what its processes hold open is closed by them."""
+    program = (
+        "import os, sys, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context\n"
+        "from benchmarks.accuracy.running import _end_with_parent\n"
+        "if __name__ == '__main__':\n"
+        "    pool = ProcessPoolExecutor(1, get_context('spawn'), _end_with_parent)\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    script = tmp_path / "killed.py"
+    script.write_text(program)
+    # Returns once all ends of the pipe are closed. The pool's process holds one: as long as it lives, this waits.
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, cwd=HOUSE, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HOUSE), os.environ.get("PYTHONPATH", "")])},
+    )  # fmt: skip
+    assert done.returncode == -9
+    assert int(done.stdout) > 0
 
 
 def test_a_detector_that_lacks_a_file_has_no_mean() -> None:
