@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= 2
-.PHONY: help demo up test cluster-test check format generate bench kernels lock clean
+.PHONY: help demo up test cluster-test check format generate bench accuracy kernels lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -70,6 +70,10 @@ generate: $(VENV)/.installed-dev ## Write docs/reference, crds, dashboards, aler
 
 bench: $(VENV)/.installed-bench ## Speed and accuracy beside the peers, in one run
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+DATA ?= ../shared/data
+accuracy: $(VENV)/.installed ## Every model and peer on labelled data, in one table (DATA=FOLDER ARGS="--quick --models ours")
+	@$(BIN)/python -m benchmarks.accuracy --data $(DATA) $(ARGS)
 
 kernels: $(VENV)/.installed ## Compile all kernels anew (numba does not see edits of what is compiled into another file)
 	@find tidewarden simulator services -name '*.nb[ic]' -delete

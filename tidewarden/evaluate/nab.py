@@ -280,6 +280,23 @@ def score_corpus(
     return scores
 
 
+def score_by_file(
+    files: Sequence[NabFile], profile: Profile, threshold: float, report_every: int | None = None
+) -> FloatArray:
+    """What each file adds to the corpus score at one threshold: to draw files anew, for an interval around the score.
+
+    Returns:
+        (f, 3): raw score, that of silence, that of perfection. Of any files, by their sums, the NAB score is
+        ``100 · (raw − silent) / (perfect − silent)``.
+    """
+    parts = np.zeros((len(files), 3))
+    for number, file in enumerate(files):
+        rows = _rows([file])
+        total, _, _ = _at(rows, profile, np.array([threshold]), report_every or 1)
+        parts[number] = total[0], -profile.fn_weight * rows.scorable, profile.tp_weight * rows.windows
+    return parts
+
+
 def parse_time(text: str) -> int:
     """Milliseconds since the epoch of an ISO 8601 time; without a zone it is UTC."""
     try:
