@@ -22,8 +22,8 @@ from tidewarden.models.state import Column, SeriesState
 from tidewarden.models.subspace import Subspace
 from tidewarden.scoring.calibration import ROW, standing, tail_learn
 
-SECOND_WEIGHT = 0.07
-SECOND_BOUND = 20.0  # spreads; the second opinion moves the sum by at most 1.4 nats
+SECOND_WEIGHT = 0.15
+SECOND_BOUND = 20.0  # spreads; the second opinion moves the sum by at most 3 nats
 
 
 @njit(cache=True, nogil=True)
