@@ -183,6 +183,28 @@ def test_an_ensemble_finds_what_one_member_sees_also_upwards_only() -> None:
     assert 0.005 < np.mean(calm < 0.02) < 0.05
 
 
+def test_a_scorer_goes_on_from_its_snapshot_while_some_members_still_learn() -> None:
+    """Packed, unpacked and adopted into a table with other ids: the same scores to the bit as without a break."""
+    model = {"kind": "ensemble", "ensemble": {"combine": "weighted", "members": MEMBERS}}
+    config = ScorerConfig("d", "s", AnomalyDetectorSpec.model_validate({"stream": "s", "model": model}))
+    series, timestamp, value, _ = noise()
+    keys = [SeriesKey("t", "c", "n", f"m{i}") for i in range(3)]
+
+    def frame(table: SeriesTable, rows: slice) -> Frame:
+        return Frame(table, table.ids_of(keys)[series[rows]], timestamp[rows], value[rows])
+
+    half, table, other = slice(0, 450), SeriesTable(), SeriesTable([SeriesKey("t", "c", "n", "another")])
+    whole = Scorer(config, table)
+    whole.score(frame(table, half))
+    resumed = Scorer(config, other)
+    resumed.restore(whole.snapshot())
+    rest = slice(450, None)
+    expected, got = whole.score(frame(table, rest)).scores, resumed.score(frame(other, rest)).scores
+    for column in ("anomaly_score", "p_value", "expected", "lower", "upper", "flags"):
+        assert getattr(got, column).tobytes() == getattr(expected, column).tobytes(), column
+    assert len(np.unique(got.p_value)) > 500, "most readings have a p-value of their own"
+
+
 def test_a_member_can_be_of_every_kind_but_an_ensemble() -> None:
     """Members have the same kinds and blocks as a model by itself; ensembles do not nest, so a schema of them ends."""
     assert set(Member.model_fields) == set(ModelSpec.model_fields) - {"ensemble"} | {"weight"}
