@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -32,8 +33,14 @@ def fleet(n_series: int, n: int) -> Frame:
     return Frame(table, np.tile(np.arange(n_series, dtype=np.int32), n), timestamp, value)
 
 
+BLOCKS: dict[str, dict[str, Any]] = {  # of kinds that cannot do without
+    "static": {"lower": 0, "upper": 300},
+    "ensemble": {"members": [{"kind": "ewma"}, {"kind": "mad"}, {"kind": "pca"}]},
+}
+
+
 def spec_of(kind: str) -> AnomalyDetectorSpec:
-    block = {"static": {"lower": 0, "upper": 300}}.get(kind, {})
+    block = BLOCKS.get(kind, {})
     return AnomalyDetectorSpec.model_validate({"stream": "bench", "model": {"kind": kind, kind: block}})
 
 

@@ -33,8 +33,8 @@ TICKS_AT_ONCE = 4_096  # bounds the memory of a frame: × 40 series, 160,000 rea
 
 
 def kinds() -> list[str]:
-    """Models that can score without being told limits."""
-    return [kind for kind in kinds_known() if kind != "static"]
+    """Models that can score without being told limits or members."""
+    return [kind for kind in kinds_known() if kind not in {"static", "ensemble"}]
 
 
 def is_seeded(kind: str) -> bool:

@@ -37,7 +37,10 @@ metadata: {name: %(name)s}
 spec: {stream: warm, model: {kind: %(kind)s%(parameters)s}}
 """
 MESSAGE = b'{"tenant":"warm","cluster":"a","node":"n%d","timestamp":1767225600000,"metric":"latency_ms","value":1.5}'
-PARAMETERS = {"static": ", static: {upper: 500}"}  # of kinds that cannot do without
+PARAMETERS = {  # of kinds that cannot do without
+    "static": ", static: {upper: 500}",
+    "ensemble": ", ensemble: {members: [{kind: ewma}, {kind: static, static: {upper: 500}}]}",
+}
 FIRST = ("auto", "ewma", "mad", "seasonal", "static")
 PATIENCE_S = 1200.0
 

@@ -40,6 +40,17 @@ BLOCKS = {
     "pca": {"warmup": 60},
     "mahalanobis": {"warmup": 60, "window": 8},
     "one_class_svm": {"warmup": 60},
+    "ensemble": {
+        "combine": "median",
+        "members": [{"kind": k, k: {"warmup": w}} for k, w in (("ewma", 30), ("pca", 100), ("mad", 60))],
+    },
+    "ensemble-weighted": {
+        "combine": "weighted",
+        "members": [
+            {"kind": "static", "static": {"upper": 160}},
+            {"kind": "zscore", "weight": 3, "zscore": {"warmup": 30}},
+        ],
+    },
 }
 # State of one series in bytes, at most: counts and trees are what these models are, and each says what it needs.
 MEMORY_BYTES = {
@@ -51,12 +62,13 @@ MEMORY_BYTES = {
 FIELDS = ("surprise", "expected", "lower", "upper")
 
 
-def make(kind: str) -> Model:
-    spec = ModelSpec.model_validate({"kind": kind, kind: BLOCKS[kind]})
+def make(variant: str) -> Model:
+    kind = variant.split("-", maxsplit=1)[0]
+    spec = ModelSpec.model_validate({"kind": kind, kind: BLOCKS[variant]})
     return build(spec, (DAY_MS,), STEP_MS)
 
 
-@pytest.fixture(params=kinds())
+@pytest.fixture(params=[*kinds(), "ensemble-weighted"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

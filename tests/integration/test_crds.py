@@ -86,6 +86,15 @@ def test_every_sample_is_accepted_and_comes_back_as_what_it_was(server: ApiServe
     assert server.kubectl("-n", SPACE, "delete", "-f", str(sample))[0] == 0
 
 
+def test_an_ensemble_of_eight_is_accepted_and_comes_back_as_what_it_was(server: ApiServer) -> None:
+    """With blocks and weights; the server's budget for checking rules lets the largest one through."""
+    members = ", ".join(f"{{kind: quantile, weight: {k + 1}.5, quantile: {{window: {20 + k}}}}}" for k in range(8))
+    text = f"{{stream: shop, model: {{kind: ensemble, ensemble: {{combine: weighted, members: [{members}]}}}}}}"
+    stored = _fetched(server, _made(server, "AnomalyDetector", "ensemble-of-eight", text))
+    wanted = KINDS["AnomalyDetector"].model_validate(_resource("AnomalyDetector", yaml.safe_load(text)))
+    assert KINDS["AnomalyDetector"].model_validate(stored).spec == wanted.spec
+
+
 def test_the_server_fills_in_every_default(server: ApiServer) -> None:
     """Of the smallest resource of each kind; the values are those that the parser takes."""
     smallest = {
@@ -211,6 +220,18 @@ WRONG: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "detector_quantile_dear": ("AnomalyDetector", "{stream: shop, model: {kind: quantile, quantile: {window: 20000, upper: 0.95}}}", ("spec.model.quantile", "window 20000 has more than 500 readings outside of the quantiles 0.005 to 0.95: take a shorter window")),
     "detector_warmup": ("AnomalyDetector", "{stream: shop, model: {kind: auto, auto: {warmup: 3}}}", ("spec.model.auto.warmup", "should be greater than or equal to 20")),
     "detector_no_season": ("AnomalyDetector", "{stream: shop, model: {kind: seasonal}, seasonality: []}", ("spec.seasonality", "seasonality is empty: write [1d], or choose model ewma or mad")),
+    "ensemble_bare": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble}}", ("spec.model", "kind ensemble needs model.ensemble with members, two at least: add it")),
+    "ensemble_other_block": ("AnomalyDetector", "{stream: shop, model: {kind: mad, ensemble: {members: [{kind: mad}, {kind: ewma}]}}}", ("spec.model", "model.ensemble is set but kind is 'mad': remove it or change the kind")),
+    "ensemble_of_one": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{kind: mad}]}}}", ("spec.model.ensemble.members", "should have at least 2 items")),
+    "ensemble_of_nine": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{}, {}, {}, {}, {}, {}, {}, {}, {}]}}}", ("spec.model.ensemble.members", "must have at most 8 items")),
+    "ensemble_combine": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {combine: vote, members: [{}, {}]}}}", ("spec.model.ensemble.combine", '"vote"', 'supported values: "mean", "max", "median", "weighted"')),
+    "ensemble_nested": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{kind: mad}, {kind: ensemble}]}}}", ("spec.model.ensemble.members[1].kind", '"ensemble"', 'supported values: "auto"')),
+    "ensemble_other_member": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{kind: mad}, {kind: mad, ewma: {}}]}}}", ("spec.model.ensemble.members[1]", "member.ewma is set but kind is 'mad': remove it or change the kind")),
+    "ensemble_member_static_bare": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{kind: mad}, {kind: static}]}}}", ("spec.model.ensemble.members[1]", "kind static needs member.static with lower, upper or both: add it")),
+    "ensemble_member_bounds": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{kind: mad}, {kind: pca, pca: {warmup: 3}}]}}}", ("spec.model.ensemble.members[1].pca.warmup", "should be greater than or equal to 20")),
+    "ensemble_weight": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {combine: weighted, members: [{kind: mad, weight: 0}, {}]}}}", ("spec.model.ensemble.members[0].weight", "should be greater than 0")),
+    "ensemble_unread_weight": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {combine: max, members: [{kind: mad}, {weight: 2}]}}}", ("spec.model.ensemble", "weight 2 is read only with combine weighted, but combine is 'max': remove the weight or combine weighted")),
+    "ensemble_no_season": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{}, {kind: seasonal}]}}, seasonality: []}", ("spec.seasonality", "seasonality is empty: write [1d], or choose model ewma or mad")),
     "detector_season": ("AnomalyDetector", "{stream: shop, seasonality: [daily]}", ("spec.seasonality[0]", "'daily' is not a duration")),
     "detector_season_zero": ("AnomalyDetector", "{stream: shop, seasonality: [0s]}", ("spec.seasonality[0]", "'0s' is out of bounds: it must be at least 1s")),
     "detector_three_seasons": ("AnomalyDetector", "{stream: shop, seasonality: [1h, 1d, 7d]}", ("spec.seasonality", "must have at most 2 items")),
@@ -273,6 +294,7 @@ ELSEWHERE: dict[str, tuple[str, str, str, str]] = {
     "no_such_detector": ("MetricSimulation", f"{{{_FLEET}, evaluate: [shop-auto]}}", "spec.evaluate[0]", "no AnomalyDetector is called 'shop-auto': there is no AnomalyDetector, add one"),
     "warmup_below_a_season": ("AnomalyDetector", "{stream: shop, model: {kind: seasonal, seasonal: {warmup: 100}}}", "spec.model.seasonal.warmup", "100 readings are 1h40m at the interval 1m of MetricStream 'shop', less than the season 1d: write at least 1440"),
     "season_below_two_readings": ("AnomalyDetector", "{stream: shop, model: {kind: seasonal}, seasonality: [90s]}", "spec.seasonality[0]", "season 1m30s has less than two readings at the interval 1m of MetricStream 'shop': write a longer season"),
+    "warmup_of_an_ensembles_member_below_a_season": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{}, {kind: seasonal, seasonal: {warmup: 100}}]}}}", "spec.model.ensemble.members[1].seasonal.warmup", "100 readings are 1h40m at the interval 1m of MetricStream 'shop', less than the season 1d: write at least 1440"),
     "rrule_that_only_a_parser_knows": ("AlertPolicy", "{stream: shop, maintenance: [{rrule: FREQ=DAILY;BYHOUR=late, duration: 1h}]}", "spec.maintenance[0].rrule", "'FREQ=DAILY;BYHOUR=late' is not an RFC 5545 recurrence rule"),
     "a_zone_that_is_not": ("AlertPolicy", "{stream: shop, maintenance: [{rrule: FREQ=DAILY, duration: 1h, timezone: Europe/Atlantis}]}", "spec.maintenance[0].timezone", "'Europe/Atlantis' is not an IANA time zone, e.g. Europe/Berlin or UTC"),
 }  # fmt: skip

@@ -17,6 +17,7 @@ from tidewarden.models.cusum import Cusum
 from tidewarden.models.dbscan import Dbscan
 from tidewarden.models.density import Density
 from tidewarden.models.ecod import Ecod
+from tidewarden.models.ensemble import Ensemble
 from tidewarden.models.ewma import Ewma
 from tidewarden.models.half_space_trees import HalfSpaceTrees
 from tidewarden.models.histogram import Histogram
@@ -44,6 +45,7 @@ from tidewarden.resources.models import (
     DbscanParams,
     DensityParams,
     EcodParams,
+    EnsembleParams,
     EwmaParams,
     HalfSpaceTreesParams,
     HistogramParams,
@@ -178,6 +180,11 @@ def _one_class_svm(params: OneClassSvmParams, _seasonality_ms: tuple[int, ...], 
     return OneClassSvm(params.nu, params.gamma, params.window, params.features, params.seed, params.warmup)
 
 
+def _ensemble(params: EnsembleParams, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
+    members = [_BUILT_IN[m.kind](m.parameters, seasonality_ms, interval_ms) for m in params.members]
+    return Ensemble(members, params.combine, [m.weight for m in params.members])
+
+
 _BUILT_IN: dict[str, Builder] = {
     "auto": _auto, "density": _density, "ewma": _ewma, "mad": _mad, "seasonal": _seasonal, "static": _static,
     "zscore": _zscore, "iqr": _iqr, "cusum": _cusum, "holt_winters": _holt_winters, "quantile": _quantile,
@@ -187,6 +194,7 @@ _BUILT_IN: dict[str, Builder] = {
     "random_cut_forest": _random_cut_forest,
     "knn": _knn, "lof": _lof, "dbscan": _dbscan, "ecod": _ecod, "histogram": _histogram,
     "matrix_profile": _matrix_profile, "pca": _pca, "mahalanobis": _mahalanobis, "one_class_svm": _one_class_svm,
+    "ensemble": _ensemble,
 }  # fmt: skip
 
 

@@ -117,7 +117,7 @@ class AnomalyDetectorSpec(Model):
 
     @model_validator(mode="after")
     def _season(self) -> Self:
-        if self.model.kind == "seasonal" and not self.seasonality:
+        if not self.seasonality and any(single.kind == "seasonal" for _, single in self.model.singles()):
             raise ValueError(
                 "model seasonal needs a season, but seasonality is empty: write [1d], or choose model ewma or mad"
             )

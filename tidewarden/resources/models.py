@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self, get_args
+from collections.abc import Iterator
+from typing import ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -259,7 +260,7 @@ class OneClassSvmParams(Model):
     warmup: int = Field(120, ge=20, le=100_000, description="Readings a series needs before it is scored.")
 
 
-ModelKind = Literal[
+SingleKind = Literal[
     "auto", "density", "ewma", "mad", "seasonal", "static",
     "zscore", "iqr", "cusum", "holt_winters", "quantile", "stl", "ar",
     "half_space_trees", "isolation_forest", "loda", "random_cut_forest",
@@ -267,12 +268,17 @@ ModelKind = Literal[
 ]  # fmt: skip
 
 
-class ModelSpec(Model):
-    """One model with its parameters; only the block named like ``kind`` is read."""
+ModelKind = Literal[SingleKind, "ensemble"]
+Combine = Literal["mean", "max", "median", "weighted"]
+
+
+class SingleModel(Model):
+    """What a model by itself and a member of an ensemble have in common: a kind, and the block named like it."""
 
     model_config = ConfigDict(alias_generator=None)  # a block is named like its kind, which is not in camel case
+    subject: ClassVar[str] = "model"  # in messages
 
-    kind: ModelKind = Field("auto", description="Which model.")
+    kind: str = Field("auto", description="Which model.")
     auto: AutoParams | None = None
     density: DensityParams | None = None
     ewma: EwmaParams | None = None
@@ -308,12 +314,67 @@ class ModelSpec(Model):
 
     @model_validator(mode="after")
     def _matching_block(self) -> Self:
-        given = [k for k in get_args(ModelKind) if getattr(self, k) is not None]
+        given = [k for k in PARAMETERS if getattr(self, k, None) is not None]
         strangers = [k for k in given if k != self.kind]
         if strangers:
-            raise ValueError(f"model.{strangers[0]} is set but kind is {self.kind!r}: remove it or change the kind")
+            raise ValueError(
+                f"{self.subject}.{strangers[0]} is set but kind is {self.kind!r}: remove it or change the kind"
+            )
         if self.kind == "static" and self.static is None:
-            raise ValueError("kind static needs model.static with lower, upper or both")
+            raise ValueError(f"kind static needs {self.subject}.static with lower, upper or both")
+        return self
+
+
+class Member(SingleModel):
+    """One member of an ensemble; only the block named like ``kind`` is read."""
+
+    subject: ClassVar[str] = "member"
+
+    kind: SingleKind = Field("auto", description="Which model.")
+    weight: float = Field(1.0, gt=0, le=1000, description="How much its word counts, with combine `weighted`.")
+
+
+class EnsembleParams(Model):
+    """Parameters of `ensemble`: several models, each calibrated by itself, and one judgement made of theirs."""
+
+    combine: Combine = Field("mean", description="Of the members' -log10 p; of those that are still learning: nothing.")
+    # Each member costs its own state and time: eight are more than any published ensemble of streams gains from, and
+    # bound the API server's cost of checking them.
+    members: list[Member] = Field(
+        min_length=2,
+        max_length=8,
+        description="The models; the band is the first one's, of `static` only if no other has one.",
+    )
+
+    @model_validator(mode="after")
+    def _read_weights(self) -> Self:
+        odd = [member.weight for member in self.members if member.weight != 1.0]
+        if odd and self.combine != "weighted":
+            raise ValueError(
+                f"weight {odd[0]:g} is read only with combine weighted, but combine is {self.combine!r}: "
+                "remove the weight or combine weighted"
+            )
+        return self
+
+
+class ModelSpec(SingleModel):
+    """One model with its parameters; only the block named like ``kind`` is read."""
+
+    kind: ModelKind = Field("auto", description="Which model.")
+    ensemble: EnsembleParams | None = None
+
+    def singles(self) -> Iterator[tuple[tuple[str | int, ...], SingleModel]]:
+        """The models that take part, each with its path below ``spec.model``: itself, or the members."""
+        if self.ensemble is None:
+            yield (), self
+            return
+        for position, member in enumerate(self.ensemble.members):
+            yield ("ensemble", "members", position), member
+
+    @model_validator(mode="after")
+    def _some_members(self) -> Self:
+        if self.kind == "ensemble" and self.ensemble is None:
+            raise ValueError("kind ensemble needs model.ensemble with members, two at least")
         return self
 
 
@@ -344,5 +405,6 @@ PARAMETERS: dict[str, type[Model]] = {
     "pca": PcaParams,
     "mahalanobis": MahalanobisParams,
     "one_class_svm": OneClassSvmParams,
+    "ensemble": EnsembleParams,
 }
 """The block of each kind of model."""

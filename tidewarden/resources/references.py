@@ -106,7 +106,8 @@ def _check_selected_tenants(detector: AnomalyDetector, stream: MetricStream) -> 
 def _check_seasons(detector: AnomalyDetector, stream: MetricStream) -> Iterator[Finding]:
     """Model seasonal must see a season before it scores, and a season must be longer than what one reading says."""
     spec, interval = detector.spec, stream.spec.interval
-    if spec.model.kind != "seasonal" or not spec.seasonality:
+    seasonal = [(path, single.seasonal) for path, single in spec.model.singles() if single.kind == "seasonal"]
+    if not seasonal or not spec.seasonality:
         return
     for position, season in enumerate(spec.seasonality):
         if season < 2 * interval:
@@ -115,15 +116,17 @@ def _check_seasons(detector: AnomalyDetector, stream: MetricStream) -> Iterator[
                 f"{format_duration(interval)} of MetricStream {stream.metadata.name!r}: write a longer season"
             )
             yield Finding(detector, ("spec", "seasonality", position), message)
-    warmup = spec.model.seasonal.warmup if spec.model.seasonal is not None else None
     shortest = min(spec.seasonality)
-    if warmup is not None and warmup * interval < shortest:
+    for path, block in seasonal:
+        warmup = block.warmup if block is not None else None
+        if warmup is None or warmup * interval >= shortest:
+            continue
         message = (
             f"{warmup} readings are {format_duration(warmup * interval)} at the interval {format_duration(interval)} "
             f"of MetricStream {stream.metadata.name!r}, less than the season {format_duration(shortest)}: "
             f"write at least {-(-shortest // interval)}, or remove it for two seasons"
         )
-        yield Finding(detector, ("spec", "model", "seasonal", "warmup"), message)
+        yield Finding(detector, ("spec", "model", *path, "seasonal", "warmup"), message)
 
 
 def _check_evaluate(

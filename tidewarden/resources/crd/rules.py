@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from tidewarden.resources import alertpolicy, anomalydetector, metricsimulation, metricstream, models
 from tidewarden.resources.metricsimulation import BUILT_IN_METRICS
-from tidewarden.resources.models import ModelKind
+from tidewarden.resources.models import ModelKind, SingleKind
 from tidewarden.resources.schema import literals
 
 _UNITS = "{'ms': 1, 's': 1000, 'm': 60000, 'h': 3600000, 'd': 86400000, 'w': 604800000}"
@@ -107,9 +107,29 @@ def _unique(field: str, what: str) -> Rule:
     )
 
 
-_MODEL_KINDS: tuple[str, ...] = literals(ModelKind)
-_BLOCKS = ", ".join(f"has(self.{kind}) ? '{kind}' : ''" for kind in _MODEL_KINDS)
-_STRANGERS = f"[{_BLOCKS}].filter(k, k != '' && k != self.kind)"
+def _single(subject: str, kinds: tuple[str, ...]) -> tuple[Rule, ...]:
+    """Of a model by itself, and of a member of an ensemble: one block, and the one that cannot be absent."""
+    blocks = ", ".join(f"has(self.{kind}) ? '{kind}' : ''" for kind in kinds)
+    strangers = f"[{blocks}].filter(k, k != '' && k != self.kind)"
+    return (
+        Rule(
+            rule=f"{strangers}.size() == 0",
+            summary="only the block named like kind is given: remove the others, or change the kind",
+            message=told(
+                f"{subject}.",
+                f"={strangers}[0]",
+                " is set but kind is '",
+                "=self.kind",
+                "': remove it or change the kind",
+            ),
+        ),
+        Rule(
+            rule="self.kind != 'static' || has(self.static)",
+            summary=f"kind static needs {subject}.static with lower, upper or both: add it",
+        ),
+    )
+
+
 _METRICS = ", ".join(f"'{name}'" for name in BUILT_IN_METRICS)
 _UNKNOWN_METRICS = f"self.metrics.filter(m, !(m in [{_METRICS}]) && !self.custom.exists(c, c.name == m))"
 _KINDS = literals(metricsimulation.Kind)
@@ -233,20 +253,24 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
         ),
     ),
     models.ModelSpec: (
+        *_single("model", literals(ModelKind)),
         Rule(
-            rule=f"{_STRANGERS}.size() == 0",
-            summary="only the block named like kind is given: remove the others, or change the kind",
-            message=told(
-                "model.",
-                f"={_STRANGERS}[0]",
-                " is set but kind is '",
-                "=self.kind",
-                "': remove it or change the kind",
-            ),
+            rule="self.kind != 'ensemble' || has(self.ensemble)",
+            summary="kind ensemble needs model.ensemble with members, two at least: add it",
         ),
+    ),
+    models.Member: _single("member", literals(SingleKind)),
+    models.EnsembleParams: (
         Rule(
-            rule="self.kind != 'static' || has(self.static)",
-            summary="kind static needs model.static with lower, upper or both: add it",
+            rule="self.combine == 'weighted' || self.members.all(m, m.weight == 1.0)",
+            summary="a weight is read only with combine weighted: remove the weight or combine weighted",
+            message=told(
+                "weight ",
+                "=self.members.filter(m, m.weight != 1.0)[0].weight",
+                " is read only with combine weighted, but combine is '",
+                "=self.combine",
+                "': remove the weight or combine weighted",
+            ),
         ),
     ),
     anomalydetector.Alerting: (
@@ -265,7 +289,8 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
     anomalydetector.Autoscaling: (_ordered("min", "max"),),
     anomalydetector.AnomalyDetectorSpec: (
         Rule(
-            rule="self.model.kind != 'seasonal' || self.seasonality.size() > 0",
+            rule="self.seasonality.size() > 0 || (self.model.kind != 'seasonal' && "
+            "(!has(self.model.ensemble) || self.model.ensemble.members.all(m, m.kind != 'seasonal')))",
             summary="model seasonal needs a season, but seasonality is empty: write [1d], or choose model ewma or mad",
             field="seasonality",
         ),
