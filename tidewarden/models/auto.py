@@ -24,8 +24,8 @@ from tidewarden.models.state import Column, SeriesState
 from tidewarden.models.subspace import Subspace
 from tidewarden.scoring.calibration import ROW, standing, tail_learn
 
-SECOND_WEIGHT = 0.15
-SECOND_BOUND = 20.0  # spreads; the second opinion moves the sum by at most 3 nats
+SECOND_WEIGHT = 0.07
+SECOND_BOUND = 20.0  # spreads; the second opinion moves the sum by at most 1.4 nats
 
 
 @njit(cache=True, nogil=True)
@@ -46,7 +46,7 @@ class Auto(Model):
     """Density over features with LODA projections, plus a sub-space second opinion."""
 
     kind: ClassVar[str] = "auto"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def __init__(self, warmup: int, seasonality_ms: tuple[int, ...], interval_ms: int, seed: int = 0) -> None:
         self._warmup = warmup

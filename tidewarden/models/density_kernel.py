@@ -56,7 +56,7 @@ LASTING_MOST = 12.0  # … of so many
 RESIDUAL, TRAILING = 2, 4  # features: residual against the time of day, and its trailing mean
 FARTHEST = 1e8  # scaled values beyond are taken as this: what float32 can square and multiply
 
-# Columns of a series' statistics.
+# Columns of a series' statistics; COUNT is of the warm-up readings.
 COUNT, CENTER, SCALE, LAST, FAST, LEVEL, R_FAST, R_LEVEL, ROUGH, WIDTH, MASS, FLOOR, RARE_RUN, SIDE_RUN, NEGATIVE = (
     range(15)
 )
@@ -192,7 +192,7 @@ def _surprise(rows: Rows, fixed: Fixed, to: Scratch, series: IntArray, block: In
     mixed = lanes - FEATURES
     stat, hist, edge, picks, weights = rows.stat, rows.hist, rows.edge, fixed.picks, fixed.weights
     start, width, mean, deviation, ratio = to.start, to.width, to.mean, to.deviation, to.ratio
-    kept, at, slot, count, outside = to.kept, to.at, to.slot, to.counts, to.outside
+    kept, at, slot, count, outside, log = to.kept, to.at, to.slot, to.counts, to.outside, to.log
     for k in range(m):
         s = series[block[k]]
         for h in range(mixed):
@@ -230,12 +230,12 @@ def _surprise(rows: Rows, fixed: Fixed, to: Scratch, series: IntArray, block: In
     for k in range(m):
         own = 0.0
         for h in range(FEATURES):
-            own -= to.log[k, h]
+            own -= log[k, h]
         other = 0.0
         for h in range(FEATURES, lanes):
-            other -= to.log[k, h]
-        total = to.kept[k, SURPRISE] + own + MIXED_WEIGHT * other
-        to.kept[k, SURPRISE] = total / (FEATURES + MIXED_WEIGHT * mixed)
+            other -= log[k, h]
+        total = kept[k, SURPRISE] + own + MIXED_WEIGHT * other
+        kept[k, SURPRISE] = total / (FEATURES + MIXED_WEIGHT * mixed)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
@@ -351,7 +351,6 @@ def _learn(
         stat[s, FAST] = kept[k, NEXT_FAST]
         stat[s, R_FAST] = kept[k, NEXT_R_FAST]
         stat[s, ROUGH] = kept[k, NEXT_ROUGH]
-        stat[s, COUNT] += 1.0
         if to.outside[k]:
             _widen(hist[s], edge[s], at[k], slot[k], np.float32(weight))
         else:
