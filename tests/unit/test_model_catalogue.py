@@ -18,6 +18,7 @@ from tidewarden.resources.loader import load
 from tidewarden.resources.models import PARAMETERS
 from tidewarden.resources.schema import walk
 from tidewarden_cli.reference import FOLDER, models
+from tidewarden_cli.reference.measured import SPEED_COMMAND
 from tidewarden_cli.reference.models import FAILS, FAMILIES, docstring_of, models_page, snippet, spec_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +56,7 @@ def test_every_kind_of_the_registry_has_a_row_a_chapter_and_says_where_it_fails(
     assert first.startswith(f"`{kind}`: "), f"the docstring of {kind} must begin with its name"
     assert len(after.split("\n\n")[0].split()) >= 5, f"the docstring of {kind} must have a sentence {FAILS!r}"
     assert f"**{FAILS}** {after.split()[0]} " in chapter(page, kind)
-    assert len(row(page, kind)) == 5
+    assert len(row(page, kind)) == 6
 
 
 def test_every_kind_has_one_family(page: str) -> None:
@@ -98,7 +99,7 @@ def test_warm_up_and_memory_are_those_of_the_model_as_built(kind: str, page: str
     few = sum(array.nbytes for array in model.snapshot().values())
     model.resize(300)
     taken = (sum(array.nbytes for array in model.snapshot().values()) - few) / 200
-    _, _, warmup, memory, _ = row(page, kind)
+    _, _, warmup, memory, *_ = row(page, kind)
     assert int(warmup.replace(",", "")) == model.warmup
     assert int(memory.replace(",", "")) == pytest.approx(taken, rel=0.1)
 
@@ -127,10 +128,11 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_a_speed_that_was_not_measured_is_a_dash(tmp_path: Path) -> None:
-    """Without the file the page says how it is made, and no figure stands in the column."""
-    page = models_page(tmp_path / "absent.json")
-    assert {row(page, kind)[-1] for kind in PARAMETERS} == {"–"}
-    assert f"Speed was not measured yet: `{models.SPEED_COMMAND}`" in page
+    """Without the files the page says how speed is measured, and no figure stands in the columns."""
+    page = models_page(tmp_path)
+    assert {tuple(row(page, kind)[-2:]) for kind in PARAMETERS} == {("–", "–")}
+    assert "VUS-PR on" not in page
+    assert f"Speed was not measured yet: `{SPEED_COMMAND}`" in page
 
 
 def test_speeds_as_the_benchmark_writes_them_are_on_the_page_as_measured(tmp_path: Path) -> None:
@@ -143,11 +145,26 @@ def test_speeds_as_the_benchmark_writes_them_are_on_the_page_as_measured(tmp_pat
     ]
     write_speeds(results, file)
     assert json.loads(file.read_text("utf-8"))["readings_per_s_core"] == {"ewma": 123_456_789, "knn": 51_234}
-    page = models_page(file)
-    assert [row(page, kind)[-1] for kind in ("ewma", "knn", "mad")] == ["123,000,000", "51,200", "–"]
-    assert f"measured by `{models.SPEED_COMMAND}`" in page
+    page = models_page(tmp_path)
+    assert [row(page, kind)[-2] for kind in ("ewma", "knn", "mad")] == ["123,000,000", "51,200", "–"]
+    assert f"measured by `{SPEED_COMMAND}`" in page
     assert cpu_name() in page
     assert "51,200 readings/s/core" in chapter(page, "knn")
+
+
+def test_accuracy_is_that_of_the_table_beside_it(tmp_path: Path) -> None:
+    """Means over files of what is shipped; who was not measured on all sets has no mean over them."""
+    rows = [
+        ("asd", "ewma", "shipped", 0.2), ("asd", "ewma", "shipped", 0.4), ("asd", "ewma", "metrics only", 0.9),
+        ("nab", "ewma", "shipped", 0.5), ("nab", "ewma", "shipped", None), ("nab", "mad", "shipped", 0.75),
+    ]  # fmt: skip
+    lines = [json.dumps({"set": s, "model": m, "variant": v, "vus_pr": value}) for s, m, v, value in rows]
+    (tmp_path / "accuracy.jsonl").write_text("\n".join(lines) + "\n")
+    page = models_page(tmp_path)
+    assert [row(page, kind)[-1] for kind in ("ewma", "mad", "knn")] == [".40", "–", "–"]
+    assert "VUS-PR on [labelled data](../accuracy.md): asd .30, nab .50.\n" in chapter(page, "ewma")
+    assert "nab .75." in chapter(page, "mad")
+    assert "VUS-PR" not in chapter(page, "knn")
 
 
 def test_the_processor_is_called_as_linux_calls_it(tmp_path: Path) -> None:

@@ -1,18 +1,17 @@
 """The catalogue of models: what each kind is and when it fails, its parameters, warm-up, memory and measured speed.
 
 Prose comes from the docstring of the file that implements the kind, parameters from its block, warm-up and memory from
-the model as built, speed from what ``python -m benchmarks models --speed docs/speed.json`` last wrote.
+the model as built, speed and accuracy from what the benchmarks last wrote (`measured`).
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -23,10 +22,9 @@ from tidewarden.resources import AnomalyDetectorSpec
 from tidewarden.resources.models import PARAMETERS
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
 from tidewarden_cli.reference.markdown import NOTE, table
+from tidewarden_cli.reference.measured import DOCS, SPEED_COMMAND, Accuracies, Speeds
 from tidewarden_cli.reference.resources import field_table
 
-SPEED_FILE = Path(__file__).resolve().parents[3] / "docs" / "speed.json"
-SPEED_COMMAND = "python -m benchmarks models --speed docs/speed.json"
 FAILS = "Where it fails:"
 FAMILIES: dict[str, tuple[str, ...]] = {
     "Automatic": ("auto",),
@@ -52,27 +50,7 @@ _GUIDE = """\
 """
 
 
-class Speeds(NamedTuple):
-    """What the file of measured speeds says; nothing in it where the file is not there.
-
-    Attributes:
-        cpu: the processor's name, as its operating system calls it.
-        readings_per_s_core: of each kind that was measured.
-    """
-
-    cpu: str
-    readings_per_s_core: dict[str, float]
-
-    @classmethod
-    def read(cls, path: Path) -> Speeds:
-        """Of the file at ``path``; KeyError names what is missing in it."""
-        if not path.exists():
-            return cls("", {})
-        document = json.loads(path.read_text("utf-8"))
-        return cls(document["cpu"], document["readings_per_s_core"])
-
-
-def models_page(speed_file: Path = SPEED_FILE) -> str:
+def models_page(docs: Path = DOCS) -> str:
     """Every kind of model, family by family.
 
     Raises:
@@ -81,7 +59,7 @@ def models_page(speed_file: Path = SPEED_FILE) -> str:
     homeless = set(PARAMETERS) - {kind for family in FAMILIES.values() for kind in family}
     if homeless:
         raise ValueError(f"model kind {min(homeless)!r} has no family: add it to FAMILIES in {Path(__file__).name}")
-    speeds = Speeds.read(speed_file)
+    speeds, accuracies = Speeds.read(docs), Accuracies.read(docs)
     models = {kind: _built(kind) for family in FAMILIES.values() for kind in family}
     lines = [
         NOTE,
@@ -93,12 +71,14 @@ def models_page(speed_file: Path = SPEED_FILE) -> str:
         f"Warm-up and memory are those of the defaults: one season of a day, a reading a minute. Memory is the "
         f"model's alone: whatever the model, calibration and alerting add {_beside():,} bytes a series.\n",
         _measured_how(speeds),
-        *_overview(models, speeds),
+        "VUS-PR is the mean over the sets of labelled data in [accuracy](../accuracy.md), of the score as it is, at the "
+        "defaults. A dash: not measured, or not on all of them.\n",
+        *_overview(models, speeds, accuracies),
     ]
     for family, kinds in FAMILIES.items():
         lines.append(f"## {family}\n")
         for kind in kinds:
-            lines += _chapter(kind, models[kind], speeds)
+            lines += _chapter(kind, models[kind], speeds, accuracies)
     return "\n".join(lines)
 
 
@@ -146,7 +126,7 @@ def _measured_how(speeds: Speeds) -> str:
     )
 
 
-def _overview(models: dict[str, Model], speeds: Speeds) -> list[str]:
+def _overview(models: dict[str, Model], speeds: Speeds, accuracies: Accuracies) -> list[str]:
     family_of = {kind: family for family, kinds in FAMILIES.items() for kind in kinds}
     rows = [
         (
@@ -155,21 +135,32 @@ def _overview(models: dict[str, Model], speeds: Speeds) -> list[str]:
             _title(_file_of(model)),
             f"{model.warmup:,}",
             f"{model.state_bytes_per_series:,}",
-            _speed(speeds, kind),
+            speeds.of(kind),
+            accuracies.mean(kind),
         )
         for kind, model in models.items()
     ]
-    head = ("Kind", "Family", "What it asks or measures", "Warm-up, readings", "Bytes a series", "Readings/s/core")
+    head = (
+        "Kind",
+        "Family",
+        "What it asks or measures",
+        "Warm-up, readings",
+        "Bytes a series",
+        "Readings/s/core",
+        "VUS-PR",
+    )
     return table(head, rows)
 
 
-def _chapter(kind: str, model: Model, speeds: Speeds) -> Iterator[str]:
+def _chapter(kind: str, model: Model, speeds: Speeds, accuracies: Accuracies) -> Iterator[str]:
     file = _file_of(model)
     yield f"### {kind}\n"
     yield f"*{_title(file)}*\n"
     yield from _prose(kind, file)
-    speed = f", {_speed(speeds, kind)} readings/s/core" if kind in speeds.readings_per_s_core else ""
+    speed = f", {speeds.of(kind)} readings/s/core" if kind in speeds.readings_per_s_core else ""
     yield f"Warm-up {model.warmup:,} readings, {model.state_bytes_per_series:,} bytes a series{speed}.\n"
+    if by_set := accuracies.by_set(kind):
+        yield f"VUS-PR on [labelled data](../accuracy.md): {by_set}.\n"
     yield from field_table(PARAMETERS[kind])
     yield f"```yaml\n{snippet(kind)}```\n"
 
@@ -227,11 +218,3 @@ def _linked(kind: str, file: ModuleType, name: str) -> str:
     if (Path(file.__file__ or "").parent / f"{name}.py").exists():
         return f"[`{name}`](../../tidewarden/models/{name}.py)"
     return f"`{name}`"
-
-
-def _speed(speeds: Speeds, kind: str) -> str:
-    """Three significant digits, or a dash where nothing was measured."""
-    measured = speeds.readings_per_s_core.get(kind)
-    if measured is None:
-        return "–"
-    return f"{float(f'{measured:.3g}'):,.0f}"
