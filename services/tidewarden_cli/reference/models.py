@@ -68,11 +68,11 @@ def models_page(docs: Path = DOCS) -> str:
         "## Which one\n",
         _GUIDE,
         "## All of them\n",
-        f"Warm-up and memory are those of the defaults: one season of a day, a reading a minute. Memory is the "
+        f"Warm-up (in readings) and memory are those of the defaults: one season of a day, a reading a minute. Memory is the "
         f"model's alone: whatever the model, calibration and alerting add {_beside():,} bytes a series.\n",
         _measured_how(speeds),
-        "VUS-PR is the mean over the sets of labelled data in [accuracy](../accuracy.md), of the score as it is, at the "
-        "defaults. A dash: not measured, or not on all of them.\n",
+        "VUS-PR is the mean over the sets of labelled data in [accuracy](../accuracy.md), of the score as it is, at "
+        "the defaults. A dash: not measured, or not on all of them.\n",
         *_overview(models, speeds, accuracies),
     ]
     for family, kinds in FAMILIES.items():
@@ -144,7 +144,7 @@ def _overview(models: dict[str, Model], speeds: Speeds, accuracies: Accuracies) 
         "Kind",
         "Family",
         "What it asks or measures",
-        "Warm-up, readings",
+        "Warm-up",
         "Bytes a series",
         "Readings/s/core",
         "VUS-PR",
