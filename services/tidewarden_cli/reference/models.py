@@ -68,8 +68,8 @@ def models_page(docs: Path = DOCS) -> str:
         "## Which one\n",
         _GUIDE,
         "## All of them\n",
-        f"Warm-up (in readings) and memory are those of the defaults: one season of a day, a reading a minute. Memory is the "
-        f"model's alone: whatever the model, calibration and alerting add {_beside():,} bytes a series.\n",
+        "Warm-up (in readings) and memory are those of the defaults: one season of a day, a reading a minute. Memory "
+        f"is the model's alone: calibration and alerting add up to {_beside():,} bytes a series.\n",
         _measured_how(speeds),
         "VUS-PR is the mean over the sets of labelled data in [accuracy](../accuracy.md), of the score as it is, at "
         "the defaults. A dash: not measured, or not on all of them.\n",
@@ -112,7 +112,7 @@ def _built(kind: str) -> Model:
 
 
 def _beside() -> int:
-    """Bytes a series that the scorer keeps beside its model."""
+    """Bytes a series that the scorer keeps beside a model that it calibrates; beside one that needs none, less."""
     scorer = Scorer(ScorerConfig("shop", "shop", spec_of("ewma")), SeriesTable())
     return scorer.state_bytes_per_series - _built("ewma").state_bytes_per_series
 
