@@ -4,8 +4,8 @@ What a reading should be, from the `order` readings before it, on top of the tim
 season is taken off first (once the season has gone round), and the weights of the lags are fitted by recursive
 least squares with forgetting, reading by reading. That is the streaming sibling of a seasonal ARIMA: the same
 residual, without its refits. Right for signals whose neighbours resemble each other (queues, temperatures,
-utilisation), where a jump is news although both ends are ordinary values. It follows a drift rather than
-reports it, and a lasting shift is news for a few readings only.
+utilisation), where a jump is news although both ends are ordinary values.
+Where it fails: it follows a drift rather than reports it, and a lasting shift is news for a few readings only.
 
 Errors count as at most `BOUND` spreads when they are learned from, and the lags hold what was expected plus such
 an error, so that an outlier does not echo in the next `order` forecasts; what lasts longer than `order` readings

@@ -5,6 +5,8 @@ median and adds `SECOND_WEIGHT` nats for each, so it speaks up where the shape o
 unusual for this series and vouches where it is not. Calibrating each opinion to a p-value of its own
 first, and adding those, did worse on every labelled set: two young tails are two sources of noise.
 What comes out is calibrated once, by the scorer.
+Where it fails: a slow drift that stays inside the range already seen, and a shape that takes longer than the
+24 readings of the sub-space and the time of day of the density: neither opinion sees these.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ Two methods, which differ in what they call normal: for `cusum` (Page 1954) it i
 are smaller or creep, at the price that they are news for longer. (The sum less its lowest point, as Page and
 Hinkley write it, is the same as a sum that does not fall below zero.)
 
-It fails on a season: half a wave is a shift. Choose a half-life well below the season, or `holt_winters`, `stl`, `ar`.
+Where it fails: on a season, half a wave is a shift. Choose a half-life well below the
+season, or `holt_winters`, `stl`, `ar`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """`ewma`: distance from an exponentially weighted mean, in weighted standard deviations.
 
-The cheapest model there is, right for signals that stay near a level that moves slowly. It knows no
-time of day: a season shorter than a few half-lives is noise to it. A reading moves mean and variance
-as if it were at most `BOUND` deviations away, so one outlier changes little and a lasting shift of
+The cheapest model there is, right for signals that stay near a level that moves slowly. A reading moves mean
+and variance as if it were at most `BOUND` deviations away, so one outlier changes little and a lasting shift of
 any size is learned: the deviation grows by at most a constant factor a half-life until it fits.
+Where it fails: it knows no time of day: a season shorter than a few half-lives is noise to it.
 """
 
 from __future__ import annotations

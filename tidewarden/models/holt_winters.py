@@ -1,10 +1,12 @@
 """`holt_winters`: residual of additive triple exponential smoothing, in mean absolute residuals.
 
 A level, a damped trend and an offset for each step of each season (Holt 1957, Winters 1960), each moved by
-its share of the one-step error. Right for signals with a season and a slow growth, one reading a fixed time; the
-level is quick, so that a gradual drift is followed rather than reported. Without a season it is Holt's method.
+its share of the one-step error. Right for signals with a season and a slow growth, one reading a fixed time. Without
+a season it is Holt's method.
 Errors count as at most `BOUND` spreads when they are learned from (in the spirit of Gelper, Fried and Croux
-2010), so that an incident bends neither level, trend nor season. A step that was never visited gives no opinion.
+2010), so that an incident bends neither level, trend nor season.
+Where it fails: the level is quick, so that a gradual drift is followed rather than reported; and a step that
+was never visited gives no opinion.
 """
 
 from __future__ import annotations

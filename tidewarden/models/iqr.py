@@ -2,9 +2,9 @@
 
 Quartiles and median of the recent past are followed by steps of bounded size (Robbins-Monro on the sign, in
 units of the box), so memory is constant and a quarter of the readings may be wild before a fence gives way.
-Unlike `mad` each side has its own reach, which suits skewed signals. It knows no time of day. A lasting shift
-by k boxes is learned within some log2(k) half-lives, because the box grows first, and the box has closed again
-as long after. (Tukey 1977.)
+Unlike `mad` each side has its own reach, which suits skewed signals. (Tukey 1977.)
+Where it fails: it knows no time of day; and a lasting shift by k boxes is learned only within some log2(k)
+half-lives, because the box grows first, and the box has closed again as long after.
 """
 
 from __future__ import annotations

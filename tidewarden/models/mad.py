@@ -1,9 +1,10 @@
 """`mad`: distance from the running median, in running median absolute deviations.
 
 Like `ewma`, but deaf to outliers: half of the readings may be wild before the median is. Both medians
-are followed by steps of bounded size (Robbins-Monro on the sign), so memory is constant. It knows no
-time of day, and calls a skewed signal's long side unusual more often than its short side. A lasting
+are followed by steps of bounded size (Robbins-Monro on the sign), so memory is constant. A lasting
 shift by k deviations is learned within some log2(k) half-lives, because the deviation doubles first.
+Where it fails: it knows no time of day, and calls a skewed signal's long side unusual more often than its
+short side.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """`quantile`: limits taken once, from the quantiles of a training window, and kept.
 
 For people who want `static` without having to know the numbers: the first `window` readings of each series say
-what is usual for it, and nothing is learned after that. So it never forgets what normal was, and never takes
-in what is new: a signal that moves for good stays outside until the detector is trained anew. It knows no
-time of day. An incident in the window that is longer than the outer share becomes part of the limits.
+what is usual for it, and nothing is learned after that. So it never forgets what normal was.
+Where it fails: it never takes in what is new: a signal that moves for good stays outside until the detector is
+trained anew. It knows no time of day. An incident in the window that is longer than the outer share becomes part
+of the limits.
 
 The quantiles are exact (linear between neighbours, like `numpy.quantile`), and only as many of the smallest
 and the largest readings are kept as they take. Distance is in widths of the band; expected is the nearest

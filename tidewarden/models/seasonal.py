@@ -1,9 +1,11 @@
 """`seasonal`: residual against the profile of the season, in mean absolute residuals.
 
 A profile of `bins` steps per season (two seasons, such as a day and a week, add up) plus a slow level.
-Right for signals that repeat by the clock; a bin that was never visited gives no opinion. Residuals
+Right for signals that repeat by the clock. Residuals
 move profile, level and spread as if they were at most `BOUND` spreads away, so an incident does not
 become part of the profile, and a lasting shift goes into the level within about a season.
+Where it fails: a level that wanders within a season is unusual all the time (`stl` follows it); days that are
+not alike blur the profile unless the week is a season, too; and a bin that was never visited gives no opinion.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`static`: limits that a person knows.
 
-A reading outside scores 1, one inside 0; there is nothing to learn or to calibrate. Beyond that it
-fails as fixed limits do: it knows neither the time of day nor what is usual for this series.
+A reading outside scores 1, one inside 0; there is nothing to learn or to calibrate.
+Where it fails: as fixed limits do, it knows neither the time of day nor what is usual for this series.
 """
 
 from __future__ import annotations

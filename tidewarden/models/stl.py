@@ -9,9 +9,12 @@ and Zhong 2021). A reading is taken apart into
 - the remainder, which is judged.
 
 Where the trend of `seasonal` takes a season to follow, this one takes `trend` readings: right for signals with a
-season on top of a level that wanders or steps. A change that is slower than the trend is followed, not reported.
+season on top of a level that wanders or steps.
 Readings enter trend and profiles as if their remainder were at most `BOUND` spreads (the place of STL's robustness
-weights). It says nothing before its shortest season has gone round once; a longer one joins when it has.
+weights).
+
+Where it fails: a change that is slower than the trend is followed, not reported; and it says nothing before its
+shortest season has gone round once; a longer one joins when it has.
 """
 
 from __future__ import annotations

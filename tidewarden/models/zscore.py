@@ -1,9 +1,10 @@
 """`zscore`: distance from the mean of the last readings, in their standard deviations.
 
 The first thing everybody tries: a window of the last `window` readings, all of the same weight, whose mean
-and deviation follow each reading exactly. It knows no time of day, is slow to see a drift shorter than its
-window, and half a window long takes a lasting shift for an anomaly. A reading enters the window as if it were
-at most `BOUND` deviations away, so that one outlier does not hide the next (Shewhart 1931, for the limits).
+and deviation follow each reading exactly. A reading enters the window as if it were at most `BOUND` deviations
+away, so that one outlier does not hide the next (Shewhart 1931, for the limits).
+Where it fails: it knows no time of day, is slow to see a drift shorter than its window, and half a window long
+takes a lasting shift for an anomaly.
 """
 
 from __future__ import annotations

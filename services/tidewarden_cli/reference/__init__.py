@@ -20,6 +20,7 @@ from tidewarden.resources.crd.files import CHART, chart_templates, manifests
 from tidewarden_cli.reference.api import openapi_page
 from tidewarden_cli.reference.commands import cli_page
 from tidewarden_cli.reference.metrics import metrics_page
+from tidewarden_cli.reference.models import models_page
 from tidewarden_cli.reference.operator_page import operator_page
 from tidewarden_cli.reference.resources import resources_page
 from tidewarden_cli.reference.status import status_page
@@ -28,6 +29,7 @@ from tidewarden_operator.plan import observability
 FOLDER = Path("docs/reference")
 PAGES: dict[str, Callable[[], str]] = {
     "resources.md": resources_page,
+    "models.md": models_page,
     "metrics.md": metrics_page,
     "operator.md": operator_page,
     "status.md": status_page,

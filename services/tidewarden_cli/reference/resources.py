@@ -21,6 +21,7 @@ from tidewarden.resources.status import STATUSES
 from tidewarden_cli.reference.markdown import NOTE, one_line, table
 
 _SIMPLE = {str: "text", int: "integer", float: "number", bool: "true or false", HttpUrl: "address", Path: "path"}
+_SEE_ALSO = {"AnomalyDetector": "What each kind of model is, when it fails and what it costs: [models](models.md).\n"}
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
@@ -41,6 +42,7 @@ def resources_page() -> str:
         spec = fields_of(model)["spec"].model
         assert spec is not None
         lines += [f"## {kind}\n", f"{_first_paragraph(model)}\n", *field_table(spec, prefix="spec.")]
+        lines += [_SEE_ALSO[kind]] if kind in _SEE_ALSO else []
         lines += [f"### Rules of {kind}\n", *(f"- {rule}" for rule in _rules(spec)), ""]
         lines += [f"### Status of {kind}\n", "In a cluster, written by the operator.\n", *_status(STATUSES[kind])]
         lines += [f"### {kind} in kubectl\n", *_columns(SHOWN[kind])]
