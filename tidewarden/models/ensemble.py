@@ -19,7 +19,7 @@ The band is of the first member that has one for the reading: put the one whose 
 Limits (`static`) come last, since what they expect is the reading itself: a detector that looks upwards only
 would find no reading above it.
 
-It fails where members fail alike (five kinds of moving mean are one opinion), and costs the sum of its
+Where it fails: where members fail alike (five kinds of moving mean are one opinion); and it costs the sum of its
 members in time and memory. Source: Aggarwal and Sathe, Outlier Ensembles (2017), chapter 5.
 """
 

@@ -28,6 +28,7 @@ from tidewarden_cli.reference.resources import field_table
 FAILS = "Where it fails:"
 FAMILIES: dict[str, tuple[str, ...]] = {
     "Automatic": ("auto",),
+    "Combined": ("ensemble",),
     "Statistical": (
         "ewma", "mad", "zscore", "iqr", "cusum", "seasonal", "holt_winters", "stl", "ar", "static", "quantile",
     ),
@@ -36,7 +37,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "Sub-space and boundary": ("pca", "mahalanobis", "one_class_svm"),
 }  # fmt: skip
 """Kinds by family, in the order of the page."""
-_NEEDED = {"static": {"lower": 0, "upper": 300}}  # the blocks without which a kind has no sense
+_NEEDED: dict[str, dict[str, Any]] = {  # the blocks without which a kind has no sense
+    "static": {"lower": 0, "upper": 300},
+    "ensemble": {"members": [{"kind": "ewma"}, {"kind": "pca"}]},
+}
 _INTERVAL_MS = 60_000
 _GUIDE = """\
 - Start with `auto`: it asks nothing of you. How it does on labelled data beside others: [accuracy](../accuracy.md).
@@ -44,6 +48,7 @@ _GUIDE = """\
 - A level that moves slowly, no time of day: `ewma` costs least, `mad` minds no outlier, `iqr` suits skewed signals.
 - A day or a week that repeats: `seasonal`; with growth on top `holt_winters`; on a level that wanders or steps `stl`.
 - Neighbouring readings resemble each other (queues, temperatures): `ar`. Small shifts that last, no season: `cusum`.
+- Two opinions are better than one: `ensemble` combines any of these, each calibrated by itself.
 - The shape is news, not the value: `matrix_profile` over a whole season, `pca` and `mahalanobis` over a few readings.
 - Something rare among ordinary values: `knn`; `lof` where calm and lively take turns; `random_cut_forest` if it has to
   say which of the last readings it was. Distances and trees cost most: look at memory and speed below.
