@@ -24,7 +24,8 @@ from tidewarden.models.state import Column, SeriesState
 from tidewarden.models.subspace import Subspace
 from tidewarden.scoring.calibration import ROW, standing, tail_learn
 
-SECOND_WEIGHT = 0.15
+PROJECTIONS = 8  # as many as features; twice as many found no more on labelled services
+SECOND_WEIGHT = 0.15  # half finds more in simulated fleets, but then budgets are exceeded on calm series
 SECOND_BOUND = 20.0  # spreads; the second opinion moves the sum by at most 3 nats
 
 
@@ -50,7 +51,7 @@ class Auto(Model):
 
     def __init__(self, warmup: int, seasonality_ms: tuple[int, ...], interval_ms: int, seed: int = 0) -> None:
         self._warmup = warmup
-        self._density = Density(warmup, seasonality_ms, interval_ms, seed)
+        self._density = Density(warmup, seasonality_ms, interval_ms, seed, PROJECTIONS)
         self._subspace = Subspace(warmup)
         self._standing = SeriesState(rows=Column((ROW,), np.float64))
         self._parts: dict[str, Density | Subspace | SeriesState] = {
