@@ -148,14 +148,20 @@ def test_a_lasting_shift_is_reported_then_learned():
 
 
 def test_anomalies_do_not_poison():
-    """After thirty readings of an incident, the same incident a day later scores 0.6 again: 1 in 4,000."""
-    rng = np.random.default_rng(0)
-    values = rng.normal(100, 5, 4000)
-    values[1500:1530] += 60
-    values[2940:2970] += 60
-    said = scores(values)
-    assert said[1500:1503].max() >= 0.8
-    assert said[2940:2943].max() >= 0.6
+    """After thirty readings of an incident, the same incident a day later scores 0.6 again, 1 in 4,000: the mean of eight
+
+    noises, of which none is below 0.5.
+    """
+    again = []
+    for seed in range(8):
+        values = np.random.default_rng(seed).normal(100, 5, 4000)
+        values[1500:1530] += 60
+        values[2940:2970] += 60
+        said = scores(values)
+        assert said[1500:1503].max() >= 0.8
+        again.append(said[2940:2943].max())
+    assert np.mean(again) >= 0.6
+    assert min(again) >= 0.5
 
 
 def judged(values: np.ndarray) -> Judgement:
