@@ -148,9 +148,9 @@ def test_a_lasting_shift_is_reported_then_learned():
 
 
 def test_anomalies_do_not_poison():
-    """After thirty readings of an incident, the same incident a day later scores 0.6 again, 1 in 4,000: the mean of eight
+    """After thirty readings of an incident, the same incident a day later scores 0.6 again, 1 in 4,000.
 
-    noises, of which none is below 0.5.
+    That is the mean over eight noises; none is below 0.5.
     """
     again = []
     for seed in range(8):
