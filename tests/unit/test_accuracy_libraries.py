@@ -37,7 +37,11 @@ class Farthest:
 
 
 DISTANCE = Batch(lambda _seed: Farthest(), lambda model, rows: model.far(rows))
-PLENTY = Budget(1_000.0, 1_000_000)
+
+
+def plenty() -> Budget:
+    """More than any test needs, from now on."""
+    return Budget(1_000.0, 5_000)
 
 
 def test_a_series_is_seen_with_its_last_readings_and_a_vector_as_it_is() -> None:
@@ -55,7 +59,7 @@ def test_refitted_detectors_do_not_see_the_future() -> None:
     values = np.random.default_rng(0).normal(size=(2 * HISTORY, 1))
     changed = values.copy()
     changed[3_210:] += 40.0
-    one, other = (_refitted(DISTANCE, each, 0, PLENTY) for each in (values, changed))
+    one, other = (_refitted(DISTANCE, each, 0, plenty()) for each in (values, changed))
     np.testing.assert_array_equal(one[:3_210], other[:3_210])
     assert np.isnan(one[: min(REFIT, 400)]).all()
     assert np.isfinite(one[REFIT:]).all()
@@ -66,7 +70,7 @@ def test_refitted_detectors_forget_what_is_older_than_their_history() -> None:
     """A level that lasts is unusual until the history holds nothing else."""
     values = np.random.default_rng(1).normal(size=(5_000, 1))
     values[1_000:] += 30.0
-    found = _refitted(DISTANCE, values, 0, PLENTY)
+    found = _refitted(DISTANCE, values, 0, plenty())
     assert found[1_000] > 10.0
     assert np.median(found[1_000 + HISTORY + REFIT :]) < 3.0
 
@@ -75,7 +79,7 @@ def test_detectors_trained_on_a_file_learn_nothing_from_what_they_judge() -> Non
     """The same level stays unusual to the end."""
     values = np.random.default_rng(2).normal(size=(3_000, 3))
     values[1_000:] += 30.0
-    found = _trained(DISTANCE, values, 1_000, 0, PLENTY)
+    found = _trained(DISTANCE, values, 1_000, 0, plenty())
     assert found[:1_000].max() < 10.0
     assert found[1_000:].min() > 20.0
 
