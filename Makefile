@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 0
 .PHONY: help demo up test cluster-test check format generate bench accuracy kernels lock clean
 
 help: ## This list
@@ -47,7 +47,7 @@ up: $(VENV)/.installed ## Run your own resources: make up ARGS="-f FILE.yaml"
 
 # Whole files go to workers, since servers belong to a worker, and in the order of their names: the long ones, which wait
 # more than they compute, begin early, and the many short ones of tests/unit fill up what is left.
-test: $(VENV)/.installed-dev ## All tests (ARGS="tests/unit -x"; WORKERS=0: one after the other, for --pdb and -s)
+test: $(VENV)/.installed-dev ## All tests (ARGS="tests/unit -x"; WORKERS=2: in two processes, a third faster)
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 cluster-test: $(VENV)/.installed-dev ## End to end on kind (ARGS="--keep", or "--cluster current" for the cluster kubectl speaks to)
