@@ -136,8 +136,8 @@ class Instance:
         """A snapshot of this moment, to be saved; nothing where nothing was read yet.
 
         Args:
-            ends: of the output topics (`output_ends`), asked when everything published before was on them, and nothing
-                has been published since.
+            ends: of the output topics (`output_ends`), asked before now: a restart looks for what was published from
+                there on, so earlier is further back than need be, and never too little.
         """
         if self._position is None:
             return Captured({}, {})
