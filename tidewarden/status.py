@@ -63,6 +63,7 @@ SECTIONS: dict[str, tuple[str, dict[str, Fact]]] = {
         {
             "stream": Fact("text", "MetricStream."),
             "model": Fact("text", "Kind of model."),
+            "began_with": Fact("list", "Registered versions that it began with; none: it began with nothing.", "union"),
             "series": Fact("integer", "Series seen.", "sum"),
             "learning": Fact("integer", "Of these, how many still learn.", "sum"),
             "ready": Fact("integer", "Of these, how many are scored.", "sum"),

@@ -1,4 +1,7 @@
-"""Where a registry's files lie: the port, and a folder. Every write is conditional, so that nobody overwrites anybody."""
+"""Where a registry's files lie: the port, and a folder.
+
+Every write is conditional, so that nobody writes over what somebody else has written meanwhile.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, mo
 
 from tidewarden.resources.base import Duration, Model, Name, Resource, Selector
 from tidewarden.resources.models import ModelSpec
+from tidewarden.resources.training import TrainingSpec
 
 BUDGET_PATTERN = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)/(hour|day|week)$"
 _PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7}
@@ -104,6 +105,7 @@ class AnomalyDetectorSpec(Model):
         max_length=2,
         description="Seasons to expect; an empty list: none.",
     )
+    training: TrainingSpec | None = Field(None, description="Begin with a registered version; absent: with nothing.")
     alerting: Alerting = Field(
         default_factory=Alerting,
         description="When a score becomes an anomaly: a budget of false alarms or a threshold; absent: threshold 0.8.",

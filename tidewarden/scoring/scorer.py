@@ -111,6 +111,12 @@ class Scorer:
         self._n_active = np.zeros(1, np.int64)
         self._rules = Rules.of(spec.alerting, config.interval_ms, config.budget_share)
         self._tracker = self._new_tracker()
+        self._origin: dict[str, Any] | None = None
+
+    @property
+    def origin(self) -> Mapping[str, Any] | None:
+        """The registered version that all this began with, as `begin` was told; None: with nothing."""
+        return self._origin
 
     @property
     def model_version(self) -> str:
@@ -217,10 +223,31 @@ class Scorer:
         )
         for part, state in parts:
             arrays.update({f"{part}/{name}": array for name, array in state.items()})
-        return pack({**self._identity(), "series": [list(key) for key in self._own.keys]}, arrays)
+        series = [list(key) for key in self._own.keys]
+        return pack({**self._identity(), "origin": self._origin, "series": series}, arrays)
 
-    def restore(self, state: bytes) -> None:
-        """Go on from a snapshot, into whatever ids the table gives; ValueError says what does not fit."""
+    def begin(self, state: bytes, origin: Mapping[str, Any]) -> None:
+        """Begin with what a registered version has learned, instead of with nothing.
+
+        What it knows of each series is taken over; where its time was is not: the first reading of each node is the
+        first, nothing between it and the training is missing or late, no anomaly of the training is still open. The
+        series that it has learned count in the budget as those that report do. All of them do, whichever partition
+        they lie in, so that the budget is not divided by the partitions once more.
+
+        Args:
+            state: of the version, as `snapshot` gave it to the registry.
+            origin: what names the version, kept in every snapshot from now on; JSON.
+        """
+        self.restore(state, fresh=True)
+        self._begun(dict(origin))
+
+    def restore(self, state: bytes, *, fresh: bool = False) -> None:
+        """Go on from a snapshot, into whatever ids the table gives; ValueError says what does not fit.
+
+        Args:
+            state: what `snapshot` gave.
+            fresh: forget where its time was; see `begin`.
+        """
         header, arrays = unpack(state)
         for name, mine in self._identity().items():
             if header.get(name) != mine:
@@ -228,6 +255,12 @@ class Scorer:
                     f"the snapshot was taken with {name} {header.get(name)!r}, this detector has {mine!r}: "
                     "start without the snapshot to learn anew"
                 )
+        origin, training = header.get("origin"), self._config.spec.training
+        if not fresh and training is not None and (origin or {}).get("reference") != training.from_:
+            raise ValueError(
+                f"the snapshot began with {(origin or {}).get('reference', 'no version')!r}, this detector is to begin "
+                f"with {training.from_!r}: it begins anew with that"
+            )
 
         def part(prefix: str) -> State:
             return {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(prefix + "/")}
@@ -244,7 +277,21 @@ class Scorer:
         self._n_active = part("totals")["n_active"].astype(np.int64)
         self._tracker.restore(part("tracker"), np.arange(len(keys)))
         self._flat.restore(part("flat"), range(len(keys)))
-        self._silence.restore(part("silence"))
+        if fresh:
+            config = self._config
+            self._gaps = GapFiller(config.interval_ms, config.lateness_ms, config.max_gap)
+            self._gaps.resize(len(keys), len(self._own.nodes))
+            self._tracker = self._new_tracker()
+            self._tracker.resize(len(keys))
+        else:
+            self._silence.restore(part("silence"))
+        self._begun(origin)
+
+    def _begun(self, origin: dict[str, Any] | None) -> None:
+        """The version that all this began with, and what follows for the budget."""
+        self._origin = origin
+        if origin is not None:
+            self._rules = Rules.of(self._config.spec.alerting, self._config.interval_ms)
 
     def _new_tracker(self) -> AnomalyTracker:
         config = self._config

@@ -66,6 +66,7 @@ class DetectorBoard:
         name, spec = self._detector.metadata.name, self._detector.spec
         learning = reduce(add, (scorer.learning() for scorer in scorers)) if scorers else Learning(0, 0, 0)
         state_bytes = sum(scorer.state_bytes for scorer in scorers)
+        origins = sorted({scorer.origin["version"] for scorer in scorers if scorer.origin is not None})
         self._telemetry.model_series.labels(self._stream, name, "learning").set(learning.n_learning)
         self._telemetry.model_series.labels(self._stream, name, "ready").set(learning.n_ready)
         self._telemetry.model_bytes.labels(self._stream, name).set(state_bytes)
@@ -74,6 +75,7 @@ class DetectorBoard:
             name,
             stream=self._stream,
             model=spec.model.kind,
+            began_with=origins,
             series=sum(scorer.n_series for scorer in scorers),
             learning=learning.n_learning,
             ready=learning.n_ready,

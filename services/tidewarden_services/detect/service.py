@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -11,6 +12,7 @@ from tidewarden.bus.port import Record
 from tidewarden.clock import Clock
 from tidewarden.events import Anomaly, AnomalyBatch, AnomalyKind
 from tidewarden.frames import Frame, IntArray, ScoreFrame, SeriesTable
+from tidewarden.registry.start import Start
 from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
 from tidewarden.telemetry import Telemetry
@@ -53,6 +55,9 @@ class DetectService:
         partition: of the readings, whose instance this is.
         partitions: of the stream, which share the detector's budget.
         board: shared by the instances of this detector in the process.
+        start: loads the registered version to begin with, where there is no snapshot. It is asked once, before the
+            first record; what it gave is in the snapshot that is saved before anything is published, so a restart
+            goes on from the same version, whoever is the champion by then.
     """
 
     reads: Purpose = "readings"
@@ -68,6 +73,7 @@ class DetectService:
         partition: int = 0,
         partitions: int = 1,
         board: DetectorBoard | None = None,
+        start: Callable[[], Start] | None = None,
     ) -> None:
         self._detector = detector.metadata.name
         self._stream = stream.metadata.name
@@ -77,6 +83,7 @@ class DetectService:
         self._table = table
         self._telemetry = telemetry
         self._scorer = Scorer(ScorerConfig.of(detector, stream, partitions), table)
+        self._start = start
         self._clock = clock
         self._scored = telemetry.scored.labels(self._stream, self._detector)
         self._learned = telemetry.learned.labels(self._stream, self._detector)
@@ -95,6 +102,7 @@ class DetectService:
         """Score one frame of readings."""
         frame = record.value
         assert isinstance(frame, Frame)
+        self._begin()
         scored = self._scorer.score(frame)
         scores, anomalies = scored.scores, scored.anomalies
         if len(scores):
@@ -116,6 +124,7 @@ class DetectService:
 
     def snapshot(self) -> bytes:
         """State of model, calibration, thresholds and open anomalies, and how far time had come."""
+        self._begin()
         self._board.post()  # what the last record of a burst changed, and the hour that goes by
         return msgspec.msgpack.encode(_Snapshot(1, self._watermarks, self._scorer.snapshot(), self._time))
 
@@ -125,11 +134,26 @@ class DetectService:
         self._watermarks = snapshot.watermarks
         self._time = {**snapshot.watermarks, **snapshot.time}
         self._scorer.restore(snapshot.scorer)
+        self._start = None
         self._board.post(force=True)
 
     def close(self) -> None:
         """Let go: the status board no longer counts this instance."""
         self._board.hide(self._partition)
+
+    def _begin(self) -> None:
+        """With the registered version, where there is one and no snapshot."""
+        if self._start is not None:
+            start = self._start()
+            try:
+                self._scorer.begin(start.state, start.origin)
+            except ValueError as error:
+                raise ValueError(
+                    f"AnomalyDetector/{self._detector}: cannot begin with version {start.origin['version']} of "
+                    f"spec.training.registry: {error}: give spec.model as `tidewarden models show` has it, or train a "
+                    "version of this one"
+                ) from error
+            self._start = None
 
     def _meet_tenants(self) -> None:
         """Number the tenants of series that the table has learned since."""
