@@ -17,7 +17,6 @@ import re
 from typing import Literal
 
 import msgspec
-import structlog
 
 from tidewarden.registry.manifest import (
     Aliases,
@@ -37,8 +36,6 @@ ATTEMPTS = 20  # against others that write at the same time: each failure means 
 MOST_MOVES = 1_000  # promotions kept for each detector, 150 bytes each: a file of 150 KB at most
 
 Reference = int | Literal["champion", "latest"]
-
-log = structlog.get_logger()
 
 
 class UnknownVersionError(LookupError):
@@ -134,7 +131,6 @@ class Registry:
                 state_bytes=len(state),
             )
             if self._objects.create(f"{detector}/{number}/manifest.json", seal(manifest)):
-                log.info("registered", detector=detector, version=number, registry=self.address)
                 return manifest
         raise RegistryError(f"{self.address}: {ATTEMPTS} numbers in a row were taken by others: try again")
 
