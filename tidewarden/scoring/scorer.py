@@ -8,7 +8,7 @@ series of other detectors nor the ids of the process's table cost memory or chan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from tidewarden.models.state import Column, SeriesState
 from tidewarden.resources import AnomalyDetector, AnomalyDetectorSpec, MetricStream
 from tidewarden.scoring.anomalies import AnomalyTracker
 from tidewarden.scoring.calibration import Calibrator
+from tidewarden.scoring.cutting import cut
 from tidewarden.scoring.decision import DECISION_ROW, SEEN, Rules, decide
 from tidewarden.scoring.flat import FlatLine
 from tidewarden.scoring.gaps import Filled, GapFiller
@@ -226,20 +227,22 @@ class Scorer:
         series = [list(key) for key in self._own.keys]
         return pack({**self._identity(), "origin": self._origin, "series": series}, arrays)
 
-    def begin(self, state: bytes, origin: Mapping[str, Any]) -> None:
+    def begin(
+        self, state: bytes, origin: Mapping[str, Any], mine: Callable[[SeriesKey], bool] = lambda _: True
+    ) -> None:
         """Begin with what a registered version has learned, instead of with nothing.
 
         What it knows of each series is taken over; where its time was is not: the first reading of each node is the
-        first, nothing between it and the training is missing or late, no anomaly of the training is still open. The
-        series that it has learned count in the budget as those that report do. All of them do, whichever partition
-        they lie in, so that the budget is not divided by the partitions once more.
+        first, nothing between it and the training is missing or late, no anomaly of the training is still open.
 
         Args:
             state: of the version, as `snapshot` gave it to the registry.
             origin: what names the version, kept in every snapshot from now on; JSON.
+            mine: whether a series may come to this scorer at all, where several share a detector's.
         """
-        self.restore(state, fresh=True)
-        self._begun(dict(origin))
+        select = self._config.spec.select
+        self.restore(cut(state, lambda key: select.matches(*key) and mine(key)), fresh=True)
+        self._origin = dict(origin)
 
     def restore(self, state: bytes, *, fresh: bool = False) -> None:
         """Go on from a snapshot, into whatever ids the table gives; ValueError says what does not fit.
@@ -272,26 +275,14 @@ class Scorer:
         self._adopt(keys)
         self._model.restore(part("model"))
         self._calibrator.restore(part("calibrator"))
-        self._gaps.restore(part("gaps"))
         self._decisions.restore(part("decisions"))
         self._n_active = part("totals")["n_active"].astype(np.int64)
-        self._tracker.restore(part("tracker"), np.arange(len(keys)))
         self._flat.restore(part("flat"), range(len(keys)))
-        if fresh:
-            config = self._config
-            self._gaps = GapFiller(config.interval_ms, config.lateness_ms, config.max_gap)
-            self._gaps.resize(len(keys), len(self._own.nodes))
-            self._tracker = self._new_tracker()
-            self._tracker.resize(len(keys))
-        else:
+        if not fresh:
+            self._gaps.restore(part("gaps"))
+            self._tracker.restore(part("tracker"), np.arange(len(keys)))
             self._silence.restore(part("silence"))
-        self._begun(origin)
-
-    def _begun(self, origin: dict[str, Any] | None) -> None:
-        """The version that all this began with, and what follows for the budget."""
         self._origin = origin
-        if origin is not None:
-            self._rules = Rules.of(self._config.spec.alerting, self._config.interval_ms)
 
     def _new_tracker(self) -> AnomalyTracker:
         config = self._config

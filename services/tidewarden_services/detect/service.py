@@ -11,12 +11,12 @@ import numpy as np
 from tidewarden.bus.port import Record
 from tidewarden.clock import Clock
 from tidewarden.events import Anomaly, AnomalyBatch, AnomalyKind
-from tidewarden.frames import Frame, IntArray, ScoreFrame, SeriesTable
+from tidewarden.frames import Frame, IntArray, NodeKey, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.registry.start import Start
 from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
 from tidewarden.telemetry import Telemetry
-from tidewarden.topics import Purpose
+from tidewarden.topics import Purpose, partition_of
 from tidewarden_services.contract import Output
 from tidewarden_services.detect.board import DetectorBoard
 from tidewarden_services.detect.kernels import take_newest
@@ -146,7 +146,7 @@ class DetectService:
         if self._start is not None:
             start = self._start()
             try:
-                self._scorer.begin(start.state, start.origin)
+                self._scorer.begin(start.state, start.origin, self._is_mine)
             except ValueError as error:
                 raise ValueError(
                     f"AnomalyDetector/{self._detector}: cannot begin with version {start.origin['version']} of "
@@ -154,6 +154,11 @@ class DetectService:
                     "version of this one"
                 ) from error
             self._start = None
+            self._board.post(force=True)
+
+    def _is_mine(self, key: SeriesKey) -> bool:
+        """Whether a series comes by this instance's partition."""
+        return partition_of(NodeKey(*key[:3]), self._partitions) == self._partition
 
     def _meet_tenants(self) -> None:
         """Number the tenants of series that the table has learned since."""
