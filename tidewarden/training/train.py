@@ -7,7 +7,7 @@ what came before it and learned afterwards, exactly as in the stream. What is re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import msgspec
@@ -67,6 +67,8 @@ def train(
     """
     if not 0 < hold_out < 1:
         raise ValueError(f"hold_out is {hold_out}: give a share between 0 and 1")
+    # A version begins with nothing but its own history, whatever its detector begins with.
+    config = replace(config, spec=config.spec.model_copy(update={"training": None}))
     history = history.selected(config.spec.select).without(excluded)
     if not len(history):
         raise ValueError("there is no reading to learn from: name other data, or fewer excluded periods")
@@ -83,7 +85,7 @@ def train(
     if inject is not None and injecting:
         again = SeriesTable()
         second = Scorer(config, again)
-        second.restore(before, fresh=False)
+        second.restore(before)
         spoiled = inject(held)
         found = _judge(config, spoiled, *_feed(second, again, spoiled, tell), excluded)
         metrics |= {
