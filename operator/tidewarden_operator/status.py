@@ -17,7 +17,7 @@ from tidewarden_operator.observation import Observation, ready_pods
 
 Facts = Mapping[str, Any]
 
-_LEARNED = ("series", "learning", "ready", "warmup", "stateBytes", "threshold")  # kept while no pod runs
+_LEARNED = ("beganWith", "series", "learning", "ready", "warmup", "stateBytes", "threshold")  # kept while no pod runs
 
 
 @dataclass(slots=True)
@@ -105,6 +105,7 @@ def detector(
     pods = seen.pods_of("detect")
     told: dict[str, Any] = {
         "model": resource.spec.model.kind,
+        "beganWith": list(facts.get("began_with") or []),
         "series": int(facts.get("series") or 0),
         "learning": int(facts.get("learning") or 0),
         "ready": int(facts.get("ready") or 0),

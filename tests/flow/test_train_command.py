@@ -184,6 +184,31 @@ def test_a_bucket_is_a_registry_like_a_folder(
 TRAIN = ["train", "-f", "shop.yaml", "--data", "plain.csv", "--detector"]
 
 
+@pytest.mark.s3
+def test_up_reads_a_bucket_with_the_secret_that_the_resource_names(
+    folder: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Credentials of the environment are not asked; a Secret that lacks a key is named."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    address = f"s3://{BUCKET}/up?endpoint={s3_server.url}"
+    train("--data", "history.parquet", "--registry", address, "--promote")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    training = f"  training: {{registry: '{address}', secretRef: {{name: bucket}}}}\n"
+    (folder / "shop.yaml").write_text(RESOURCES.replace("TRAINING", training))
+    secret = folder / "secrets" / "bucket"
+    secret.mkdir(parents=True)
+    (secret / "access-key-id").write_text(ACCESS)
+    command = [sys.executable, "-m", "tidewarden_cli.main", "up", "-f", "shop.yaml", "--headless", "--exit-when-done"]
+    command += ["--json", "--secrets-dir", "secrets"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, "Secret 'bucket' lacks the key secret-access-key" in done.stderr) == (1, True), done.stderr
+    (secret / "secret-access-key").write_text(SECRET)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["readings"] == 6 * LATER
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from tidewarden.resources.base import Model
+from tidewarden.resources.base import Model, SecretRef
 
 REFERENCE_PATTERN = r"^(champion|latest|[1-9][0-9]{0,8})$"
 
@@ -32,6 +32,12 @@ class TrainingSpec(Model):
         pattern=REFERENCE_PATTERN,
         description="champion, latest or a version's number. Looked up once, when the detector begins without a "
         "snapshot of its own; another value makes it begin anew.",
+    )
+
+    secret_ref: SecretRef | None = Field(
+        None,
+        description="Credentials of an s3:// registry: keys access-key-id, secret-access-key. Absent: the process's own, "
+        "such as its role's.",
     )
 
     @property

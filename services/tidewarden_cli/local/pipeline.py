@@ -246,7 +246,7 @@ class LocalPipeline:
                 latency.observe(max(0.0, self.clock.now_ms() / 1000 - float(record.headers["arrived"])))
 
         board = DetectorBoard(detector, stream, self.telemetry, self.clock)
-        start = start_of(detector, self.bundle.base_dir_of(detector))
+        start = start_of(detector, self.bundle.base_dir_of(detector), self.secrets_dir)
 
         def detect(partition: int) -> DetectService:
             return DetectService(
