@@ -36,8 +36,8 @@ class TrainingSpec(Model):
 
     secret_ref: SecretRef | None = Field(
         None,
-        description="Credentials of an s3:// registry: keys access-key-id, secret-access-key. Absent: the process's own, "
-        "such as its role's.",
+        description="Credentials of an s3:// registry: keys access-key-id and secret-access-key; absent: the "
+        "process's own, such as its role's.",
     )
 
     @property
