@@ -7,14 +7,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from tidewarden.resources.base import Model, SecretRef
-
-REFERENCE_PATTERN = r"^(champion|latest|[1-9][0-9]{0,8})$"
+from tidewarden.resources.base import REFERENCE_PATTERN, Model, SecretRef
 
 
-def _as_text(reference: Any) -> Any:
-    """A version as YAML has it without quotation marks: a number."""
-    return str(reference) if isinstance(reference, int) and not isinstance(reference, bool) else reference
+def _quoted(reference: Any) -> Any:
+    """A number is refused, as the API server refuses it, but with the remedy."""
+    if isinstance(reference, int) and not isinstance(reference, bool):
+        raise ValueError(f"{reference} is a number: write it in quotation marks, '{reference}'")
+    return reference
 
 
 class TrainingSpec(Model):
@@ -27,7 +27,7 @@ class TrainingSpec(Model):
     registry: str = Field(
         min_length=1, max_length=2_048, description="Folder, or s3://BUCKET/PREFIX, with ?endpoint=URL if not Amazon's."
     )
-    from_: Annotated[str, BeforeValidator(_as_text)] = Field(
+    from_: Annotated[str, BeforeValidator(_quoted)] = Field(
         "champion",
         pattern=REFERENCE_PATTERN,
         description="champion, latest or a version's number. Looked up once, when the detector begins without a "
