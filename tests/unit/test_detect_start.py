@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tidewarden.bus.port import Record
+from tidewarden.bus.memory import MemoryBus
+from tidewarden.bus.port import Record, TopicPartition
 from tidewarden.clock import ManualClock
 from tidewarden.frames import ABSENT, LEARNING, Frame, NodeKey, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.registry.objects import FolderObjects
@@ -18,10 +20,12 @@ from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
 from tidewarden.scoring.snapshots import unpack
 from tidewarden.telemetry import Telemetry
-from tidewarden.topics import partition_of
+from tidewarden.topics import StreamTopics, partition_of
 from tidewarden.training.history import History
 from tidewarden.training.train import draft, train
 from tidewarden_services.detect.service import DetectService
+from tidewarden_services.instances import Instance, output_ends
+from tidewarden_services.state import MemoryState
 
 MINUTE = 60_000
 BEGIN = 1_767_571_200_000
@@ -125,6 +129,47 @@ def test_the_champion_is_looked_up_once(tmp_path: Path) -> None:
     third = Played(detector(tmp_path))
     third.play(TRAINED, TRAINED + 1)
     assert third.began_with() == [2], "a detector without a snapshot takes the champion of now"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_killed_at_any_moment_it_says_what_it_would_have_said(tmp_path: Path, seed: int) -> None:
+    """Another champion after a kill changes no score: a snapshot holds the version before anything is published."""
+    dice = random.Random(seed)
+    registry = Registry(FolderObjects(tmp_path))
+    registered(tmp_path)
+    registered(tmp_path, model={"kind": "ewma", "ewma": {"half_life": 3}})  # which would not even fit
+    registry.promote("d", 1, at_ms=1)
+    table, topics, state = SeriesTable(), StreamTopics("local", "s", 1), MemoryState()
+    bus = MemoryBus(table)
+    bus.create(topics.all())
+    readings = topics.name("readings")
+    for minute in range(TRAINED, TRAINED + 20):
+        bus.publish(readings, frame(table, minute, minute + 1), key="k", partition=0)
+    records = [stored.record for stored in bus._partitions[TopicPartition(readings, 0)].kept]
+
+    def started() -> tuple[Instance, int]:
+        made = detector(tmp_path)
+        service = DetectService(made, STREAM, table, Telemetry(), ManualClock(), start=start_of(made))
+        place = TopicPartition(readings, 0)
+        instance = Instance("detect.d", place, service, stream=topics, bus=bus, state=state, clock=ManualClock())
+        return instance, instance.restore() or 0
+
+    instance, at = started()
+    while at < len(records):
+        for record in records[at : at + dice.randint(1, 6)]:
+            instance.handle(record)
+            at += 1
+            if dice.random() < 0.2:
+                state.save_all(instance.capture(output_ends(bus, topics, readings)).states)
+        if dice.random() < 0.6:
+            registry.promote("d", dice.choice([1, 2]), at_ms=at)
+            instance, at = started()
+    said = ScoreFrame.concat(
+        [stored.record.value for stored in bus._partitions[TopicPartition(topics.name("scores"), 0)].kept]
+    )
+    undisturbed = Played(detector(tmp_path, 1))
+    undisturbed.play(TRAINED, TRAINED + 20)
+    assert_same(said, undisturbed.scores())
 
 
 def test_another_reference_begins_anew_and_none_goes_on(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tidewarden.resources.models import PARAMETERS
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
 from tidewarden.training.history import History
 from tidewarden.training.search import Limits, Search, objective, ranges
-from tidewarden.training.train import train
+from tidewarden.training.train import Trained, train
 from tidewarden_cli.training.injecting import inject_all
 
 MINUTE = 60_000
@@ -161,6 +161,20 @@ def test_an_interrupted_search_goes_on(tmp_path: Path) -> None:
     assert found.before is not None
     search(2, ["ewma"]).run()
     assert heard[5:] == [0, 1]
+
+
+def test_a_model_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kind without parameters is proposed again and again, and answered from the first time."""
+    measured: list[str] = []
+
+    def counting(config: ScorerConfig, *arguments: Any, **options: Any) -> Trained:
+        measured.append(config.spec.model.kind)
+        return train(config, *arguments, **options)
+
+    monkeypatch.setattr("tidewarden.training.search.train", counting)
+    found = Search(config(), history(labelled=True), kinds=["density"], limits=Limits(trials=6)).run()
+    assert found.trials == 6
+    assert measured == ["ewma", "ewma", "density", "density"], "each on a quarter of the series, then on all"
 
 
 def test_time_and_memory_bound_a_search() -> None:

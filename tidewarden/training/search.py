@@ -247,6 +247,9 @@ class Search:
         if bytes_needed > self._limits.state_bytes:
             trial.set_user_attr("refused", f"needs {bytes_needed} bytes")
             raise optuna.TrialPruned
+        for earlier in trial.study.get_trials(deepcopy=False):  # kinds without parameters come again and again
+            if _counts(earlier) and earlier.user_attrs["model"] == trial.user_attrs["model"]:
+                return float(earlier.value or 0.0)
         value = 0.0
         for step, history in enumerate(self._rungs()):
             value = self._measure(config, history)
