@@ -62,7 +62,7 @@ def train(
     own; the version is of the best one, and its model is printed for spec.model. A detector begins with a version
     by spec.training: {registry: ADDRESS, from: champion}.
 
-    Exit code 0: trained; 1: the registry or the search failed; 2: a mistake in the call, resources or data.
+    Exit code 0: trained; 1: the registry cannot be reached or is damaged; 2: a mistake in the call, resources or data.
 
     Examples:
 
