@@ -127,6 +127,7 @@ def detector(
         _outcome("TopicsReady", standing.topics),
         _flow(resource.spec.paused, flowing, resource),
         _model(told, paused=resource.spec.paused),
+        *_drifts(facts, watched=resource.spec.drift.watch),
         *_health(seen, resource.spec.paused, Standing(standing.topics, Outcome(True))),
     ]
     return Report(conditions, told)
@@ -192,6 +193,29 @@ def simulation(resource: MetricSimulation, seen: Observation, before: Facts) -> 
     else:
         conditions += _health(seen, resource.spec.paused, None)
     return Report(conditions, told)
+
+
+_DRIFTS = (
+    ("DataDrift", "data", "ValuesChanged", "values lie as they lay in the reference window"),
+    ("ModelDrift", "model", "OutOfCalibration", "p-values and alarms are what they should be"),
+    ("SourceDrift", "source", "SourceChanged", "series come as the stream declares"),
+)
+
+
+def _drifts(facts: Facts, *, watched: bool) -> list[Condition]:
+    """Whether the data, the model or the source are no longer what they were; three conditions, never mixed up."""
+    if not watched:
+        return []
+    found = []
+    for type_, what, reason, calm in _DRIFTS:
+        message = str(facts.get(f"{what}_drift_message") or "")
+        if not facts.get(f"{what}_judged"):
+            found.append(Condition(type_, "Unknown", "TooEarly", "there is no whole window to compare with yet"))
+        elif int(facts.get(f"{what}_drift") or 0):
+            found.append(Condition(type_, "True", reason, message))
+        else:
+            found.append(Condition(type_, "False", "Stable", calm))
+    return found
 
 
 def _accepted() -> Condition:

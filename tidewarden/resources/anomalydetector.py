@@ -94,6 +94,15 @@ class Autoscaling(Model):
         return self
 
 
+class Drift(Model):
+    """Whether what the detector watches is still what it learned from; changes no score."""
+
+    watch: bool = Field(True, description="Look for drift of the data, of the model and of the source.")
+    window: Annotated[Duration, Field(ge=60_000)] | None = Field(
+        None, description="What is compared with what; absent: the longest season, at least 1d."
+    )
+
+
 class AnomalyDetectorSpec(Model):
     """Spec of an AnomalyDetector."""
 
@@ -110,6 +119,7 @@ class AnomalyDetectorSpec(Model):
         default_factory=Alerting,
         description="When a score becomes an anomaly: a budget of false alarms or a threshold; absent: threshold 0.8.",
     )
+    drift: Drift = Field(default_factory=Drift, description="Conditions DataDrift, ModelDrift and SourceDrift.")
     rollup: list[Level] = Field(default=["node", "cluster", "tenant"], description="Levels to roll scores up to.")
     replicas: int = Field(
         1, ge=0, le=1_000, description="Detector pods, in a cluster; more than the stream has partitions are idle."

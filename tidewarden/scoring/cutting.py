@@ -10,7 +10,7 @@ from tidewarden.frames import SeriesKey
 from tidewarden.scoring.decision import ACTIVE
 from tidewarden.scoring.snapshots import pack, unpack
 
-OF_TIME = ("gaps", "silence", "totals")  # parts that are not of series, and that `Scorer.begin` makes anew
+OF_TIME = ("gaps", "silence", "totals", "drift")  # parts that are not of series, and that `Scorer.begin` makes anew
 
 
 def cut(state: bytes, wanted: Callable[[SeriesKey], bool]) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tidewarden.drift.monitor import DriftMonitor, Findings
 from tidewarden.events import Anomaly
 from tidewarden.frames import Frame, IntArray, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.models.contract import Judgement, State
@@ -112,6 +113,7 @@ class Scorer:
         self._n_active = np.zeros(1, np.int64)
         self._rules = Rules.of(spec.alerting, config.interval_ms, config.budget_share)
         self._tracker = self._new_tracker()
+        self._drift = DriftMonitor(spec, config.interval_ms, config.budget_share) if spec.drift.watch else None
         self._origin: dict[str, Any] | None = None
 
     @property
@@ -138,8 +140,10 @@ class Scorer:
     def state_bytes_per_series(self) -> int:
         """Memory that one more series costs, of all parts together."""
         parts = (self._model, self._flat, self._gaps, self._tracker)
-        calibration = 0 if self._model.calibrated else self._calibrator.state_bytes_per_series
-        return sum(part.state_bytes_per_series for part in parts) + calibration + self._decisions.bytes_per_series
+        total = sum(part.state_bytes_per_series for part in parts) + self._decisions.bytes_per_series
+        if not self._model.calibrated:
+            total += self._calibrator.state_bytes_per_series
+        return total if self._drift is None else total + self._drift.state_bytes_per_series
 
     def learning(self) -> Learning:
         """How many series still learn, and a message that says how far they are."""
@@ -147,6 +151,10 @@ class Scorer:
         warmup = self._model.warmup
         young = seen[seen < warmup]
         return Learning(len(young), len(seen) - len(young), warmup, int(young.max()) if len(young) else 0)
+
+    def drift(self, watermarks: Mapping[str, int]) -> Findings:
+        """What has drifted, by the tenants' times in ms; nothing where it is not watched."""
+        return Findings() if self._drift is None else self._drift.findings(self._own, watermarks)
 
     def score(self, frame: Frame) -> Scored:
         """Score readings in arrival order, then learn from them.
@@ -205,6 +213,8 @@ class Scorer:
             score, p_value, said.expected, said.lower, said.upper, kind, flags,
         )  # fmt: skip
         anomalies = self._tracker.observe(scores)
+        if self._drift is not None:
+            self._drift.observe(scores, sum(anomaly.revision == 1 for anomaly in anomalies))
         scores.table = self._table
         scores.series = self._global_of[series]
         return Scored(scores, anomalies)
@@ -221,6 +231,7 @@ class Scorer:
             ("tracker", self._tracker.snapshot()),
             ("flat", self._flat.snapshot()),
             ("silence", self._silence.snapshot()),
+            ("drift", {} if self._drift is None else self._drift.snapshot()),
         )
         for part, state in parts:
             arrays.update({f"{part}/{name}": array for name, array in state.items()})
@@ -282,6 +293,9 @@ class Scorer:
             self._gaps.restore(part("gaps"))
             self._tracker.restore(part("tracker"), np.arange(len(keys)))
             self._silence.restore(part("silence"))
+            drift = part("drift")
+            if self._drift is not None and drift:  # older snapshots have none: the reference is taken anew
+                self._drift.restore(drift)
         self._origin = origin
 
     def _new_tracker(self) -> AnomalyTracker:
@@ -342,3 +356,5 @@ class Scorer:
         self._decisions.resize(n)
         self._tracker.resize(n)
         self._flat.resize(n)
+        if self._drift is not None:
+            self._drift.resize(n)

@@ -113,6 +113,7 @@ class DetectService:
         advanced = self._advance(ended="ended" in record.headers)
         if advanced:
             owed = self._scorer.advance(self._watermarks)
+            self._board.look(self._partition, self._watermarks)
             scores, anomalies = ScoreFrame.concat([scores, owed.scores]), anomalies + owed.anomalies
         self._scored.inc(len(scores))
         opened = [anomaly for anomaly in anomalies if anomaly.revision == 1]
