@@ -42,6 +42,7 @@ from tidewarden.models.seasonal import Seasonal
 from tidewarden.models.static import Static
 from tidewarden.models.stl import Stl
 from tidewarden.models.zscore import Zscore
+from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.resources.models import (
     ArParams,
     AutoParams,
@@ -224,15 +225,31 @@ def build(spec: SingleModel, seasonality_ms: Sequence[int], interval_ms: int) ->
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = ".".join(map(str, ("parameters", *first["loc"])))
-        raise ValueError(f"model.{path} of kind {spec.kind!r}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise ValueError(
+            f"{spec.subject}.{path} of kind {spec.kind!r}: {first['msg'].removeprefix('Value error, ')}"
+        ) from error
     except (ValueError, TypeError) as error:
-        raise ValueError(f"model.parameters of kind {spec.kind!r}: {error}") from error
+        raise ValueError(f"{spec.subject}.parameters of kind {spec.kind!r}: {error}") from error
     if not isinstance(model, Model):
         raise ValueError(
             f"the plug-in of model.kind {spec.kind!r}, {origin(point)}, made {type(model).__name__}: "
             "it must make a tidewarden.models.contract.Model"
         )
     return model
+
+
+def check(detector: AnomalyDetector, stream: MetricStream) -> None:
+    """Build the model of a detector once, before anything is started, and throw it away.
+
+    A resource file says what is wrong with the parameters of our own kinds; those of a plug-in only it can judge.
+
+    Raises:
+        ValueError: as `build` says, with the name of the detector.
+    """
+    try:
+        build(detector.spec.model, detector.spec.seasonality, stream.spec.interval)
+    except ValueError as error:
+        raise ValueError(f"AnomalyDetector/{detector.metadata.name}: {error}") from error
 
 
 def _load(point: EntryPoint) -> Builder:
