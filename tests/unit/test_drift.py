@@ -178,7 +178,7 @@ def test_alarms_are_judged_against_the_budget_of_a_window() -> None:
     timestamp = np.repeat(np.arange(DAY + 1, dtype=np.int64) * MINUTE_MS, 2)
     watch.observe(timestamp[: 2 * DAY], np.ones(2 * DAY), np.zeros(2 * DAY, np.uint8), 9)
     watch.observe(timestamp[2 * DAY :], np.ones(2), np.zeros(2, np.uint8), 0)
-    assert watch.alarms == (9, 2.0, int(stats.poisson.ppf(0.999, 2.0)))
+    assert watch.alarms() == (9, 2.0, int(stats.poisson.ppf(0.999, 2.0)))
 
 
 def test_the_source_is_watched_for_what_vanishes_appears_and_changes_its_pace() -> None:

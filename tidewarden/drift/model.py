@@ -76,10 +76,13 @@ class ModelDrift:
         """Share of readings with p ≤ 0.01, over 0.01."""
         return float(self._state[LAST_RARE] / self._state[LAST_READINGS] / LEVEL) if self.judged else 1.0
 
-    @property
-    def alarms(self) -> tuple[int, float, int]:
-        """Anomalies of the last window, how many are allowed in one, and how many chance makes of that at most."""
-        allowed = self._allowed
+    def alarms(self, budgets: int = 1) -> tuple[int, float, int]:
+        """Anomalies of the last window, how many are allowed in one, and how many chance makes of that at most.
+
+        Args:
+            budgets: how many budgets there are, where each tenant or series has its own.
+        """
+        allowed = None if self._allowed is None else self._allowed * budgets
         if allowed is None:
             allowed = float(self._state[LAST_READINGS]) * self._threshold_p
         return int(self._state[LAST_ALARMS]), allowed, poisson_quantile(allowed, POISSON)

@@ -58,7 +58,9 @@ class DriftMonitor:
         alerting = spec.alerting
         longest = spec.drift.window or max([DAY_MS, *spec.seasonality])
         self._window_ms = max(longest, _LEAST_READINGS * interval_ms)
-        allowed = None if alerting.budget is None else alerting.budget * budget_share * self._window_ms / DAY_MS
+        share = 1.0 if alerting.scope == "series" else budget_share
+        allowed = None if alerting.budget is None else alerting.budget * share * self._window_ms / DAY_MS
+        self._scope = alerting.scope
         threshold = DEFAULT_THRESHOLD if alerting.threshold is None else alerting.threshold
         self._distribution = Distribution(self._window_ms)
         self._adwin = Adwin()
@@ -93,10 +95,12 @@ class DriftMonitor:
         found = self._source.found(table, watermarks)
         n_watched = self._source.state.n_series
         counts = {"values": len(drifting), "residuals": len(shifted), **{word: len(of) for word, of in found.items()}}
-        alarms, allowed, _ = self._model.alarms
+        tenants = {key.tenant for key in table.keys} if self._scope == "tenant" else ()
+        budgets = {"detector": 1, "tenant": len(tenants), "series": len(table)}[self._scope]
+        alarms, allowed, _ = self._model.alarms(budgets)
         return Findings(
             Finding(len(compared), len(drifting), self._data_message(table, drifting, len(compared))),
-            Finding(int(self._model.judged), *self._model_finding()),
+            Finding(int(self._model.judged), *self._model_finding(budgets)),
             Finding(
                 n_watched if watermarks else 0,
                 sum(len(of) for of in found.values()),
@@ -119,13 +123,13 @@ class DriftMonitor:
             f"{_listed(named, len(drifting))}; if the change is meant, the models follow by themselves"
         )
 
-    def _model_finding(self) -> tuple[int, str]:
+    def _model_finding(self, budgets: int) -> tuple[int, str]:
         said = []
         if self._model.judged and self._model.calibration >= OVER:
             said.append(
                 f"{self._model.calibration:.1f} times as many readings have p <= 0.01 as a calibrated model gives"
             )
-        alarms, allowed, most = self._model.alarms
+        alarms, allowed, most = self._model.alarms(budgets)
         if self._model.judged and alarms > most:
             said.append(f"{alarms} anomalies opened in the last window where {allowed:.3g} are allowed")
         if not said:

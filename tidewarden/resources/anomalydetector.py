@@ -59,7 +59,10 @@ def _matches(patterns: list[str], name: str) -> bool:
 class Alerting(Model):
     """When a score becomes an anomaly: a budget of false alarms, or a threshold; never both."""
 
-    budget: Budget | None = Field(None, gt=0, le=100_000, description="False alarms of the whole detector, as 2/day.")
+    budget: Budget | None = Field(None, gt=0, le=100_000, description="False alarms of the whole scope, as 2/day.")
+    scope: Literal["detector", "tenant", "series"] = Field(
+        "detector", description="Whose budget it is: the detector's as a whole, each tenant's, or each series' own."
+    )
     threshold: float | None = Field(None, gt=0, le=1, description="Anomaly score; 0.8 is 1 in 63,000 normal readings.")
     direction: Literal["up", "down", "both"] = Field("both", description="Which way counts.")
     min_deviation: float = Field(0.0, ge=0, description="Smallest distance from the expected value that counts.")

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from tidewarden.frames import SeriesKey
-from tidewarden.scoring.decision import ACTIVE
 from tidewarden.scoring.snapshots import pack, unpack
 
-OF_TIME = ("gaps", "silence", "totals", "drift")  # parts that are not of series, and that `Scorer.begin` makes anew
+OF_TIME = ("gaps", "silence", "drift")  # parts that are not of series, and that `Scorer.begin` makes anew
 
 
 def cut(state: bytes, wanted: Callable[[SeriesKey], bool]) -> bytes:
@@ -37,6 +36,5 @@ def cut(state: bytes, wanted: Callable[[SeriesKey], bool]) -> bytes:
             raise ValueError(
                 f"{name} has shape {array.shape}, not one row for each of {len(keys)} series: cannot be cut"
             )
-    arrays["totals/n_active"] = np.array([int(arrays["decisions/row"][:, ACTIVE].sum())], np.int64)
     header["series"] = [list(key) for key, kept in zip(keys, keep, strict=True) if kept]
     return pack(header, arrays)

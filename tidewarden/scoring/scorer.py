@@ -22,6 +22,7 @@ from tidewarden.models.registry import build
 from tidewarden.models.state import Column, SeriesState
 from tidewarden.resources import AnomalyDetector, AnomalyDetectorSpec, MetricStream
 from tidewarden.scoring.anomalies import AnomalyTracker
+from tidewarden.scoring.budgets import Budgets
 from tidewarden.scoring.calibration import Calibrator
 from tidewarden.scoring.cutting import cut
 from tidewarden.scoring.decision import DECISION_ROW, SEEN, Rules, decide
@@ -110,7 +111,7 @@ class Scorer:
         self._gaps = GapFiller(config.interval_ms, config.lateness_ms, config.max_gap)
         self._silence = Silence((config.max_gap + 2) * config.interval_ms + config.lateness_ms)
         self._decisions = SeriesState(row=Column((DECISION_ROW,), np.float64))
-        self._n_active = np.zeros(1, np.int64)
+        self._budgets = Budgets(spec.alerting.scope)
         self._rules = Rules.of(spec.alerting, config.interval_ms, config.budget_share)
         self._tracker = self._new_tracker()
         self._drift = DriftMonitor(spec, config.interval_ms, config.budget_share) if spec.drift.watch else None
@@ -205,7 +206,7 @@ class Scorer:
         self._flat.raise_log10_p(series, filled.value, filled.late, learn, log10_p)
         score, p_value = decide(
             series, filled.value, log10_p, learn, filled.late, said.expected, said.lower, said.upper, flags,
-            self._decisions["row"], self._n_active, self._model.warmup, self._rules,
+            self._decisions["row"], self._budgets.group_of, self._budgets.n_active, self._model.warmup, self._rules,
         )  # fmt: skip
         kind = np.zeros(len(series), np.uint8)
         scores = ScoreFrame(
@@ -227,7 +228,6 @@ class Scorer:
             ("calibrator", self._calibrator.snapshot()),
             ("gaps", self._gaps.snapshot()),
             ("decisions", self._decisions.snapshot()),
-            ("totals", {"n_active": self._n_active.copy()}),
             ("tracker", self._tracker.snapshot()),
             ("flat", self._flat.snapshot()),
             ("silence", self._silence.snapshot()),
@@ -283,11 +283,12 @@ class Scorer:
         self._own = SeriesTable()
         self._local_of = np.full(64, UNKNOWN, np.int32)
         self._tracker = self._new_tracker()
+        self._budgets = Budgets(self._config.spec.alerting.scope)
         self._adopt(keys)
         self._model.restore(part("model"))
         self._calibrator.restore(part("calibrator"))
         self._decisions.restore(part("decisions"))
-        self._n_active = part("totals")["n_active"].astype(np.int64)
+        self._budgets.count(self._decisions["row"][: len(keys)])
         self._flat.restore(part("flat"), range(len(keys)))
         if not fresh:
             self._gaps.restore(part("gaps"))
@@ -354,6 +355,7 @@ class Scorer:
             self._calibrator.resize(n)
         self._gaps.resize(n, len(self._own.nodes))
         self._decisions.resize(n)
+        self._budgets.adopt(self._own.keys)
         self._tracker.resize(n)
         self._flat.resize(n)
         if self._drift is not None:
