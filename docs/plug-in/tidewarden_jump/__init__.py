@@ -13,9 +13,8 @@ import numpy as np
 from numba import njit
 from pydantic import Field
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.frames import BoolArray, FloatArray, IntArray
+from tidewarden.models.state import Column, KernelModel, SeriesState
 from tidewarden.resources.base import Model as Parameters
 
 YOUNG = 8  # readings from which the mean step is taken seriously
@@ -59,28 +58,15 @@ def _observe(
             row[COUNT] = count + 1.0
 
 
-class Jump(ArrayModel):
+class Jump(KernelModel):
     """The step from the reading before, in mean steps."""
 
     kind: ClassVar[str] = "jump"
     version: ClassVar[int] = 1
 
     def __init__(self, half_life: float, warmup: int) -> None:
-        self._gain = 1.0 - 0.5 ** (1.0 / half_life)
-        super().__init__(warmup, SeriesState(rows=Column((COLUMNS,), np.float64)))
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - steps have no clock
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper, self._state["rows"], self._gain
-        )
+        gain = 1.0 - 0.5 ** (1.0 / half_life)
+        super().__init__(warmup, SeriesState(rows=Column((COLUMNS,), np.float64)), _observe, gain)
 
 
 def build(parameters: Mapping[str, Any], seasonality_ms: tuple[int, ...], interval_ms: int) -> Jump:  # noqa: ARG001 - steps know no season
