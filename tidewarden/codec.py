@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tidewarden.events import Alert, AnomalyBatch, Rejection
+from tidewarden.events import Alert, AnomalyBatch, Feedback, Rejection
 from tidewarden.frames import (
     SCORE_COLUMNS,
     Frame,
@@ -32,6 +32,11 @@ WIRE_VERSION = 1
 _REMEMBERED = 64  # name lists kept per codec; a stream cut by partition has one or two each
 
 _ROLLUP_COLUMNS = ("scope", "timestamp", "score", "children", "peak")
+
+
+_EVENTS: Mapping[str, Any] = {
+    "anomalies": AnomalyBatch, "feedback": Feedback, "alerts": list[Alert], "rejected": list[Rejection],
+}  # fmt: skip
 
 
 class CodecError(ValueError):
@@ -62,17 +67,16 @@ class Codec:
                 columns = {name: getattr(value, name) for name in _ROLLUP_COLUMNS}
                 scopes = msgspec.msgpack.encode(value.scopes)
                 return "rollup", _to_ipc(columns, {b"detector": value.detector.encode(), b"scopes": scopes})
-            case AnomalyBatch():
-                return "anomalies", msgspec.msgpack.encode(value)
-            case [Alert(), *_]:
-                return "alerts", msgspec.msgpack.encode(value)
-            case [Rejection(), *_]:
-                return "rejected", msgspec.msgpack.encode(value)
+        kind = _kind_of(value)
+        if kind is not None:
+            return kind, msgspec.msgpack.encode(value)
         raise TypeError(f"{type(value).__name__} does not travel on the bus")
 
     def decode(self, kind: str, data: bytes | memoryview) -> Any:
         """The value behind ``data``; CodecError where it does not fit ``kind``."""
         try:
+            if kind in _EVENTS:
+                return msgspec.msgpack.decode(data, type=_EVENTS[kind])
             match kind:
                 case "frame":
                     series, columns, _ = self._decode_series(data)
@@ -86,12 +90,6 @@ class Codec:
                     columns, meta = _from_ipc(data)
                     scopes = [NodeKey(*scope) for scope in msgspec.msgpack.decode(meta[b"scopes"])]
                     return RollupFrame(meta[b"detector"].decode(), scopes, *(columns[n] for n in _ROLLUP_COLUMNS))
-                case "anomalies":
-                    return msgspec.msgpack.decode(data, type=AnomalyBatch)
-                case "alerts":
-                    return msgspec.msgpack.decode(data, type=list[Alert])
-                case "rejected":
-                    return msgspec.msgpack.decode(data, type=list[Rejection])
         except (pa.ArrowException, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
             raise CodecError(f"{len(data)} bytes are not a {kind}: {error}") from error
         raise CodecError(f"unknown kind of record {kind!r}: it was written by a newer version")
@@ -120,6 +118,20 @@ class Codec:
             ids = self._table.ids_of(SeriesKey(*key) for key in msgspec.msgpack.decode(names))
             _remember(self._ids, names, ids)
         return ids[columns["series"]], columns, meta
+
+
+def _kind_of(event: Any) -> str | None:
+    """Type name of an event, or of a list of them."""
+    match event:
+        case AnomalyBatch():
+            return "anomalies"
+        case Feedback():
+            return "feedback"
+        case [Alert(), *_]:
+            return "alerts"
+        case [Rejection(), *_]:
+            return "rejected"
+    return None
 
 
 def _remember(cache: OrderedDict[bytes, Any], key: bytes, value: Any) -> None:

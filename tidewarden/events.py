@@ -96,6 +96,7 @@ class Anomaly(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=False):
     node_share: float  # share of the node's score that this series drove at the peak, 0 to 1
     explanation: str
     updated_at: int = 0  # ms since the epoch: the reading that made this revision; 0: the same as end
+    suppressed: bool = False  # kept and shown, but nobody is alerted: feedback called such anomalies wrong
 
     @property
     def series(self) -> SeriesKey:
@@ -109,6 +110,40 @@ class AnomalyBatch(msgspec.Struct, kw_only=True, frozen=True):
     detector: str
     anomalies: list[Anomaly]
     watermarks: dict[str, int]  # tenant → newest reading scored, ms since the epoch
+
+
+Verdict = Literal["right", "wrong", "revoke"]
+VERDICTS: tuple[Verdict, ...] = ("right", "wrong", "revoke")
+
+
+class Feedback(msgspec.Struct, kw_only=True, frozen=True):
+    """What a person says of one anomaly: that it was right, that it was wrong, or that nothing was said after all.
+
+    It says what it must know of the anomaly, so that a detector needs no store to make something of it. The newest
+    word on an anomaly counts; ``revoke`` leaves things as if none had ever been said.
+    """
+
+    id: str
+    anomaly_id: str
+    stream: str
+    detector: str
+    tenant: str
+    cluster: str
+    node: str
+    metric: str
+    kind: str  # label of the anomaly's AnomalyKind when this was said
+    from_ms: int  # ms since the epoch: the anomaly's onset
+    until_ms: int  # ms since the epoch: its end so far
+    p_value: float  # at its peak
+    verdict: Verdict
+    by: str
+    at_ms: int  # ms since the epoch, of the wall clock: when it was said
+    note: str = ""
+
+    @property
+    def series(self) -> SeriesKey:
+        """The series that the anomaly belongs to."""
+        return SeriesKey(self.tenant, self.cluster, self.node, self.metric)
 
 
 class Alert(msgspec.Struct, kw_only=True, frozen=True):

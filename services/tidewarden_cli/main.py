@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("tidewarden_cli.offline.evaluate", "evaluate", "Measure scores against labels."),
     "train": ("tidewarden_cli.training.train", "train", "Train a version of a detector's model on history."),
     "models": ("tidewarden_cli.training.models", "models", "List, compare, promote and roll back trained versions."),
+    "feedback": ("tidewarden_cli.feedback", "feedback", "Say that an anomaly was right or wrong; list what was said."),
     "generate": ("tidewarden_simulator.generate", "generate", "Write labelled, synthetic metrics to files."),
     "play": ("tidewarden_simulator.playback", "play", "Play a file into a Kafka topic in time order."),
 }

@@ -13,13 +13,13 @@ import pytest
 
 from servers.elasticsearch import ElasticsearchServer
 from tidewarden.bus.port import TopicPartition
-from tidewarden.events import Alert, Anomaly, Rejection
+from tidewarden.events import Alert, Anomaly, Feedback, Rejection
 from tidewarden.frames import ABSENT, MISSING, Frame, NodeKey, RollupFrame, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.settings import ElasticsearchSettings
 from tidewarden.store.elasticsearch import ElasticsearchStore
 from tidewarden.store.embedded import EmbeddedStore
 from tidewarden.store.memory import MemoryStore
-from tidewarden.store.port import Acknowledgement, Query, Store, WriteBatch
+from tidewarden.store.port import Acknowledgement, Purgeable, Query, Store, WriteBatch
 
 MINUTE = 60_000
 DAY = 1_440 * MINUTE  # a store may keep things by the day
@@ -102,6 +102,27 @@ def alert(name: str = "l1", revision: int = 1, **changes: Any) -> Alert:
 def rejection(name: str, reason: str = "malformed", received_at: int = 0, **changes: Any) -> Rejection:
     facts: dict[str, Any] = {"stream": "shop", "source": "push", "detail": "value 'x'", "origin": "a.csv line 3"}
     return Rejection(id=name, reason=reason, received_at=received_at, **(facts | changes))
+
+
+def feedback(name: str, verdict: str = "wrong", at_ms: int = 0, **changes: Any) -> Feedback:
+    facts: dict[str, Any] = {
+        "anomaly_id": "a1", "stream": "shop", "detector": "d", **LATENCY._asdict(), "kind": "spike", "from_ms": MINUTE,
+        "until_ms": 3 * MINUTE, "p_value": 1e-7, "by": "ann", "note": "the backup, caf\u00e9",
+    }  # fmt: skip
+    return Feedback(id=name, verdict=verdict, at_ms=at_ms, **(facts | changes))  # type: ignore[arg-type]
+
+
+def test_what_people_said_of_anomalies_is_kept_once_and_whole(store: Store) -> None:
+    """Each word once, newest first, found by the series' names, the detector and when it was said."""
+    said = [feedback("f1"), feedback("f2", "revoke", 2), feedback("f3", "right", 3, **OTHER._asdict(), detector="e")]
+    store.write(WriteBatch("shop", feedback=said[:2]))
+    store.write(WriteBatch("shop", feedback=[said[0], said[2], said[2]]))
+    assert store.feedback(Query()) == said[::-1]
+    assert store.feedback(Query(metric="latency_ms", tenant="shop", newest_first=False)) == said[:2]
+    assert store.feedback(Query(detector="e")) == [said[2]]
+    assert store.feedback(Query(since=2, until=3)) == [said[1]]
+    assert store.feedback(Query(stream="bank")) == []
+    assert store.feedback(Query(limit=1)) == [said[2]]
 
 
 def test_readings_come_back_with_their_scores_oldest_first(store: Store) -> None:
@@ -320,18 +341,22 @@ def test_purge_removes_what_is_older_and_only_of_its_stream(store: Store) -> Non
         anomalies=[anomaly("old"), anomaly("new", end=30 * DAY)],
         alerts=[alert("old"), alert("new", updated_at=30 * DAY)],
         rejected=[rejection("old"), rejection("new", received_at=30 * DAY)],
+        feedback=[feedback("old"), feedback("new", at_ms=30 * DAY)],
     )  # fmt: skip
     store.write(batch)
     store.write(WriteBatch("bank", readings=[readings]))
     assert store.counts() == {
         "readings": 40, "scores": 20, "rollups": 1, "anomalies": 2, "alerts": 2, "rejected": 2,
+        "feedback": 2,
     }  # fmt: skip
     edge = 15 * DAY
     assert store.purge("readings", "shop", edge) == 15
     assert store.purge("scores", "shop", edge) == 15
-    assert [store.purge(what, "shop", edge) for what in ("rollups", "anomalies", "alerts", "rejected")] == [1, 1, 1, 1]  # type: ignore[arg-type]
+    events: tuple[Purgeable, ...] = ("rollups", "anomalies", "alerts", "rejected", "feedback")
+    assert [store.purge(what, "shop", edge) for what in events] == [1, 1, 1, 1, 1]
     assert store.counts() == {
         "readings": 25, "scores": 5, "rollups": 0, "anomalies": 1, "alerts": 1, "rejected": 1,
+        "feedback": 1,
     }  # fmt: skip
     assert store.purge("readings", "shop", edge) == 0
 

@@ -144,6 +144,11 @@ class AlertEngine:
         if group is not None and group.life.knows(anomaly):
             return
         known = group is not None and anomaly.id in group.life.members
+        if anomaly.suppressed:
+            if group is None or not known or not group.life.members[anomaly.id].open:
+                return
+            # To the alert that it is part of it is over, and has lasted for nothing.
+            anomaly = msgspec.structs.replace(anomaly, state="closed", end=anomaly.onset)
         if not known and rank(anomaly.severity) < rank(self._spec.min_severity):
             return
         if group is None or (not known and self._is_over(group.life, anomaly)):

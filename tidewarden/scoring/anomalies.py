@@ -23,11 +23,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tidewarden.events import Anomaly, AnomalyKind, severity_of, stable_id
-from tidewarden.frames import FloatArray, IntArray, ScoreFrame, SeriesKey, SeriesTable
+from tidewarden.events import Anomaly, AnomalyKind, Feedback, severity_of, stable_id
+from tidewarden.frames import FloatArray, IntArray, ScoreFrame, SeriesTable
 from tidewarden.models.contract import State
 from tidewarden.scoring import kinds
 from tidewarden.scoring.explanation import Story, explain
+from tidewarden.scoring.feedback import Marks
 from tidewarden.scoring.growth import NameOrder, with_room
 from tidewarden.scoring.runs import RUN, blank_runs, close_unfinished, follow
 
@@ -74,6 +75,7 @@ class AnomalyTracker:
         self._tally = _blank_tally(0)
         self._live = _blank_tally(0)
         self._siblings = NameOrder()
+        self.marks = Marks(table)
         self._events = np.zeros(_EVENTS_AT_ONCE, RUN)
         self._event_series = np.zeros(_EVENTS_AT_ONCE, np.int32)
 
@@ -94,6 +96,30 @@ class AnomalyTracker:
         for series in range(self._n_series, n_series):
             self._siblings.add(int(self._table.node_of[series]), series, self._table[series].metric)
         self._n_series = n_series
+        self.marks.resize(n_series)
+
+    def mark(self, feedback: Feedback, at: int) -> list[Anomaly]:
+        """Take a person's word in; the series' open anomaly is told again where that changes who hears of it.
+
+        Args:
+            feedback: about an anomaly of this detector, of a series that need not be known yet.
+            at: event time of the series' tenant, milliseconds since the epoch.
+        """
+        series = self._table.find(feedback.series)
+        if series is None or series >= self._n_series or not self._runs["open"][series]:
+            self.marks.take(feedback, at)
+            return []
+        run = self._runs[series]
+        before = self._is_suppressed(run, series)
+        self.marks.take(feedback, at)
+        if self._is_suppressed(run, series) == before:
+            return []
+        run["revision"] += 1
+        return [self._tell(dict(zip(_FIELDS, run.item(), strict=True)), series)]
+
+    def _is_suppressed(self, run: Any, series: int) -> bool:
+        onset, p_value = int(run["onset"]), float(run["peak_p"])
+        return self.marks.suppresses(series, int(run["kind"]), onset, p_value, running=bool(run["open"]))
 
     def observe(self, scores: ScoreFrame) -> list[Anomaly]:
         """Take scores in, in arrival order, and return the anomalies that opened, changed or closed.
@@ -111,10 +137,10 @@ class AnomalyTracker:
                 row, scores.series, scores.timestamp, scores.value, scores.anomaly_score, scores.p_value,
                 scores.expected, scores.lower, scores.upper, scores.flags, scores.kind,
                 self._runs, self._tally, self._live, self._table.node_of, self._siblings.first, self._siblings.after,
-                self._events, self._event_series, self._quiet, self._season_ms,
+                self._events, self._event_series, self.marks.row_of, self.marks.bars, self._quiet, self._season_ms,
             )  # fmt: skip
             events = zip(self._events[:n_events].tolist(), self._event_series[:n_events].tolist(), strict=True)
-            told.extend(self._tell(dict(zip(_FIELDS, run, strict=True)), self._table[series]) for run, series in events)
+            told.extend(self._tell(dict(zip(_FIELDS, run, strict=True)), series) for run, series in events)
         return told
 
     def close_silent(self, watermarks: Mapping[str, int], silence_ms: int) -> list[Anomaly]:
@@ -133,11 +159,12 @@ class AnomalyTracker:
             over_at = int(runs["end"][s]) + silence_ms
             if watermarks.get(self._table[s].tenant, over_at) > over_at:
                 close_unfinished(self._runs, self._tally, self._live, s, over_at)
-                told.append(self._tell(dict(zip(_FIELDS, self._runs[s].item(), strict=True)), self._table[s]))
+                told.append(self._tell(dict(zip(_FIELDS, self._runs[s].item(), strict=True)), s))
         return told
 
-    def _tell(self, run: dict[str, Any], key: SeriesKey) -> Anomaly:
+    def _tell(self, run: dict[str, Any], series: int) -> Anomaly:
         """The anomaly that ``run``, the fields of a record as the kernel left it, stands for."""
+        key = self._table[series]
         kind = AnomalyKind(run["kind"])
         value, expected = run["peak_value"], run["peak_expected"]
         onset, end = run["onset"], run["end"]
@@ -184,6 +211,7 @@ class AnomalyTracker:
             node_share=share,
             explanation=explain(story),
             updated_at=run["updated_at"],
+            suppressed=self._is_suppressed(run, series),
         )
 
     def snapshot(self) -> State:

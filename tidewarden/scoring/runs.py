@@ -3,7 +3,7 @@
 `anomalies.AnomalyTracker` owns the arrays and turns the events into words.
 
 numba's disk cache looks at this file alone to see whether `follow` is up to date, although `kinds` is
-compiled into it: whoever edits `kinds.py` touches this file, too.
+compiled into it, and `feedback.passes`: whoever edits those touches this file, too.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from tidewarden.frames import (
     TimeArray,
 )
 from tidewarden.scoring import kinds
+from tidewarden.scoring.feedback import passes
 
 LASTING_READINGS = 240
 """Readings above the threshold after which a shift is the new normal: four hours at one a minute."""
 
 MAX_REVISIONS = 6
-"""Times that one anomaly is published at most, opening and closing included."""
+"""Times that one anomaly is published at most, opening and closing included; feedback's bars may add a few."""
 
 _PEAK_STEP = 0.1  # the peak is told again when it has grown by this much, more than half a decade of rarity
 _MEMORY = 256.0  # calm readings over which the usual deviation is averaged
@@ -114,6 +115,8 @@ def follow(
     next_sibling: IntArray,
     events: npt.NDArray[Any],
     event_series: IntArray,
+    bar_row: IntArray,
+    bars: FloatArray,
     quiet: int,
     season_ms: int,
 ) -> tuple[int, int]:
@@ -156,15 +159,24 @@ def follow(
                 run.end = max(run.end, timestamp[i])
                 if stuck:
                     run.flat_since = min(run.flat_since, run.stuck_since)
+                passed = False
                 if above:
                     run.count += 1
                     if score[i] > run.peak_score or (score[i] == run.peak_score and p_value[i] < run.peak_p):
+                        if bar_row[s] >= 0 and run.revision > 0:
+                            bar = bars[bar_row[s], 1, run.kind]
+                            passed = not passes(bar, run.onset, run.peak_p) and passes(bar, run.onset, p_value[i])
                         first = first_of_node[node_of[s]]
                         _take_peak(run, i, timestamp, value, score, p_value, expected, lower, upper)
                         run.share, run.siblings = _share_of(runs, first, next_sibling, score[i])
                 else:
                     run.lingering += 1
                 told = _go_on(run, tally[s], live[s])
+                if passed and not told:  # it was held back because of feedback, and is not any longer
+                    run.revision += 1
+                    run.told_kind = run.kind
+                    run.told_peak = run.peak_score
+                    told = True
                 if above:
                     kind[i] = run.kind
             else:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tidewarden.drift.monitor import DriftMonitor, Findings
-from tidewarden.events import Anomaly
+from tidewarden.events import Anomaly, Feedback
 from tidewarden.frames import Frame, IntArray, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.models.contract import Judgement, State
 from tidewarden.models.registry import build
@@ -193,6 +193,20 @@ class Scorer:
         scored.anomalies += self._tracker.close_silent(watermarks, quiet_ms)
         return scored
 
+    def feedback(self, feedback: Feedback, at: int) -> list[Anomaly]:
+        """Take in what a person says of an anomaly of this detector; see `tidewarden.scoring.feedback`.
+
+        No score changes, only of which later anomalies people are alerted.
+
+        Args:
+            feedback: the newest word on the anomaly.
+            at: event time of its tenant, milliseconds since the epoch.
+
+        Returns:
+            The open anomaly of that series, told again where nobody is to hear of it any more, or somebody now is.
+        """
+        return self._tracker.mark(feedback, at)
+
     def _judge(self, filled: Filled) -> Scored:
         """Score readings and absences, own series numbers, in order."""
         series, timestamp = filled.series, filled.timestamp
@@ -236,7 +250,8 @@ class Scorer:
         for part, state in parts:
             arrays.update({f"{part}/{name}": array for name, array in state.items()})
         series = [list(key) for key in self._own.keys]
-        return pack({**self._identity(), "origin": self._origin, "series": series}, arrays)
+        marks = self._tracker.marks.save()
+        return pack({**self._identity(), "origin": self._origin, "series": series, "feedback": marks}, arrays)
 
     def begin(
         self, state: bytes, origin: Mapping[str, Any], mine: Callable[[SeriesKey], bool] = lambda _: True
@@ -294,6 +309,7 @@ class Scorer:
             self._gaps.restore(part("gaps"))
             self._tracker.restore(part("tracker"), np.arange(len(keys)))
             self._silence.restore(part("silence"))
+            self._tracker.marks.load(header.get("feedback", []))  # older snapshots have none
             drift = part("drift")
             if self._drift is not None and drift:  # older snapshots have none: the reference is taken anew
                 self._drift.restore(drift)

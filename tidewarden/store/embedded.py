@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from tidewarden.bus.port import TopicPartition
-from tidewarden.events import Alert, Anomaly, Rejection
+from tidewarden.events import Alert, Anomaly, Feedback, Rejection
 from tidewarden.frames import Frame, RollupFrame, ScoreFrame
 from tidewarden.store import embedded_queries as queries
 from tidewarden.store import embedded_schema as schema
@@ -106,6 +106,7 @@ class EmbeddedStore:
             _insert(cursor, schema.UPSERT_ANOMALIES, _anomaly_table(_newest(batch.anomalies)))
             _insert(cursor, schema.UPSERT_ALERTS, _alert_table(_newest(batch.alerts)))
             _insert(cursor, schema.INSERT_REJECTED, _rejected_table(batch.rejected))
+            _insert(cursor, schema.INSERT_FEEDBACK, _feedback_table(batch.feedback))
             _insert(cursor, schema.UPSERT_OFFSETS, _offset_table(batch))
 
     @contextmanager
@@ -264,6 +265,10 @@ class EmbeddedStore:
         """Rejected readings, newest first."""
         return [msgspec.json.decode(payload, type=Rejection) for (payload,) in self._rows(queries.rejected(query))]
 
+    def feedback(self, query: Query) -> list[Feedback]:
+        """What people said of anomalies, by when they said it."""
+        return [msgspec.json.decode(payload, type=Feedback) for (payload,) in self._rows(queries.feedback(query))]
+
     def rejected_counts(self, stream: str | None) -> dict[str, int]:
         """Number of rejections kept, by reason."""
         text = "SELECT reason, count(*) FROM rejected WHERE ? IS NULL OR stream = ? GROUP BY reason ORDER BY reason"
@@ -350,6 +355,20 @@ def _rejected_table(events: Sequence[Rejection]) -> pa.Table | None:
         {
             **{name: _texts(getattr(e, name) for e in unique) for name in texts},
             "received_at": pa.array([e.received_at for e in unique], pa.int64()),
+            "payload": _payload(unique),
+        }
+    )
+
+
+def _feedback_table(events: Sequence[Feedback]) -> pa.Table | None:
+    if not events:
+        return None
+    unique = list({event.id: event for event in events}.values())
+    texts = ("id", "stream", "detector", "tenant", "cluster", "node", "metric")
+    return pa.table(
+        {
+            **{name: _texts(getattr(e, name) for e in unique) for name in texts},
+            "at_ms": pa.array([e.at_ms for e in unique], pa.int64()),
             "payload": _payload(unique),
         }
     )

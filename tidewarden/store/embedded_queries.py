@@ -25,6 +25,7 @@ PURGE: Final[Mapping[Purgeable, str]] = {
     "anomalies": "DELETE FROM anomalies WHERE stream = ? AND until < ?",
     "alerts": "DELETE FROM alerts WHERE stream = ? AND until < ?",
     "rejected": "DELETE FROM rejected WHERE stream = ? AND received_at < ?",
+    "feedback": "DELETE FROM feedback WHERE stream = ? AND at_ms < ?",
 }
 
 COUNTS: Final = Statement(" UNION ALL ".join(f"SELECT '{name}', count(*) FROM {name}" for name in PURGE), [])  # noqa: S608
@@ -162,6 +163,15 @@ def rejected(query: Query) -> Statement:
     time, times = _range(query, "received_at", "received_at")
     text = f"""SELECT payload FROM rejected {where or "WHERE true"} {time}
         ORDER BY received_at {"DESC" if query.newest_first else "ASC"}, id LIMIT {query.limit}"""  # noqa: S608
+    return Statement(text, [*parameters, *times])
+
+
+def feedback(query: Query) -> Statement:
+    """What people said, by when they said it."""
+    where, parameters = _where(query, ("stream", "tenant", "cluster", "node", "metric", "detector"))
+    time, times = _range(query, "at_ms", "at_ms")
+    text = f"""SELECT payload FROM feedback {where or "WHERE true"} {time}
+        ORDER BY at_ms {"DESC" if query.newest_first else "ASC"}, id LIMIT {query.limit}"""  # noqa: S608
     return Statement(text, [*parameters, *times])
 
 

@@ -32,6 +32,9 @@ CREATE TABLE IF NOT EXISTS alerts (
 CREATE TABLE IF NOT EXISTS rejected (
     id VARCHAR PRIMARY KEY, stream VARCHAR, source VARCHAR, reason VARCHAR, tenant VARCHAR, cluster VARCHAR,
     node VARCHAR, metric VARCHAR, received_at BIGINT, payload VARCHAR);
+CREATE TABLE IF NOT EXISTS feedback (
+    id VARCHAR PRIMARY KEY, stream VARCHAR, detector VARCHAR, tenant VARCHAR, cluster VARCHAR, node VARCHAR,
+    metric VARCHAR, at_ms BIGINT, payload VARCHAR);
 CREATE TABLE IF NOT EXISTS acknowledgements (alert_id VARCHAR PRIMARY KEY, who VARCHAR, noted_at BIGINT, note VARCHAR);
 CREATE TABLE IF NOT EXISTS offsets (
     stream VARCHAR, topic VARCHAR, part INTEGER, position BIGINT, PRIMARY KEY (stream, topic, part));
@@ -51,6 +54,8 @@ INSERT INTO alerts SELECT * FROM incoming ON CONFLICT (id) DO UPDATE SET
 WHERE excluded.revision > alerts.revision"""
 
 INSERT_REJECTED: Final = "INSERT INTO rejected SELECT * FROM incoming ON CONFLICT (id) DO NOTHING"
+
+INSERT_FEEDBACK: Final = "INSERT INTO feedback SELECT * FROM incoming ON CONFLICT (id) DO NOTHING"
 
 UPSERT_OFFSETS: Final = """
 INSERT INTO offsets SELECT * FROM incoming

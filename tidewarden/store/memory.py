@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from tidewarden.bus.port import TopicPartition
-from tidewarden.events import Alert, Anomaly, Rejection
+from tidewarden.events import Alert, Anomaly, Feedback, Rejection
 from tidewarden.store.dimensions import Dimension, SeriesIds, StoredDetector, StoredScope, StoredSeries
 from tidewarden.store.memory_rows import (
     SCORE_FACTS,
@@ -66,6 +66,7 @@ class MemoryStore:
         self._anomalies: dict[str, Anomaly] = {}
         self._alerts: dict[str, Alert] = {}
         self._rejected: dict[str, Rejection] = {}
+        self._feedback: dict[str, Feedback] = {}
         self._acknowledgements: dict[str, Acknowledgement] = {}
         self._offsets: dict[str, dict[TopicPartition, int]] = {}
         self._series: Dimension[StoredSeries] = Dimension()
@@ -86,6 +87,9 @@ class MemoryStore:
             for rejection in batch.rejected:
                 self._rejected.setdefault(rejection.id, rejection)
             self._bound(self._rejected)
+            for feedback in batch.feedback:
+                self._feedback.setdefault(feedback.id, feedback)
+            self._bound(self._feedback)
             self._offsets.setdefault(batch.stream, {}).update(batch.offsets)
 
     def _reading_chunks(self, batch: WriteBatch) -> Iterable[tuple[str, Columns]]:
@@ -164,6 +168,8 @@ class MemoryStore:
             return self._anomalies, lambda event: int(event.end)
         if purpose == "alerts":
             return self._alerts, lambda event: int(event.updated_at)
+        if purpose == "feedback":
+            return self._feedback, lambda event: int(event.at_ms)
         return self._rejected, lambda event: int(event.received_at)
 
     def close(self) -> None:
@@ -313,6 +319,20 @@ class MemoryStore:
         ]
         return ordered(query, found, lambda event: event.received_at)
 
+    def feedback(self, query: Query) -> list[Feedback]:
+        """What people said of anomalies, by when they said it."""
+        with self._lock:
+            events = list(self._feedback.values())
+        found = [
+            event
+            for event in events
+            if names_fit(query, event)
+            and query.detector in (None, event.detector)
+            and (query.since is None or event.at_ms >= query.since)
+            and (query.until is None or event.at_ms < query.until)
+        ]
+        return ordered(query, found, lambda event: event.at_ms)
+
     def rejected_counts(self, stream: str | None) -> dict[str, int]:
         """Number of rejections kept, by reason."""
         with self._lock:
@@ -329,4 +349,5 @@ class MemoryStore:
                 "anomalies": len(self._anomalies),
                 "alerts": len(self._alerts),
                 "rejected": len(self._rejected),
+                "feedback": len(self._feedback),
             }

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tidewarden.events import Alert, Anomaly, AnomalyKind, Rejection
+from tidewarden.events import Alert, Anomaly, AnomalyKind, Feedback, Rejection
 from tidewarden.frames import ABSENT, BoolArray
 from tidewarden.store.port import Query
 
 SCORE_FACTS = ("timestamp", "value", "anomaly_score", "p_value", "expected", "lower", "upper", "kind", "flags")
 
 Columns = dict[str, npt.NDArray[Any]]
-E = TypeVar("E", Anomaly, Alert, Rejection)
+E = TypeVar("E", Anomaly, Alert, Rejection, Feedback)
 
 
 class Rows:

@@ -15,10 +15,10 @@ from typing import Literal, Protocol
 import pyarrow as pa
 
 from tidewarden.bus.port import TopicPartition
-from tidewarden.events import Alert, Anomaly, Rejection
+from tidewarden.events import Alert, Anomaly, Feedback, Rejection
 from tidewarden.frames import Frame, RollupFrame, ScoreFrame
 
-Purgeable = Literal["readings", "scores", "rollups", "anomalies", "alerts", "rejected"]
+Purgeable = Literal["readings", "scores", "rollups", "anomalies", "alerts", "rejected", "feedback"]
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +32,7 @@ class WriteBatch:
     anomalies: list[Anomaly] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
+    feedback: list[Feedback] = field(default_factory=list)
     offsets: Mapping[TopicPartition, int] = field(default_factory=dict)
 
 
@@ -121,6 +122,9 @@ class Store(Protocol):
 
     def rejected_counts(self, stream: str | None) -> dict[str, int]:
         """Number of rejections kept, by reason."""
+
+    def feedback(self, query: Query) -> list[Feedback]:
+        """All that people said of anomalies, by when they said it, newest first unless the query says otherwise."""
 
     def counts(self) -> dict[Purgeable, int]:
         """Rows of each kind in the store."""

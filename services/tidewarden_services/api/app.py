@@ -24,6 +24,7 @@ from tidewarden_services.api import documents, problems
 from tidewarden_services.api.alerts import router as alert_routes
 from tidewarden_services.api.anomalies import router as anomaly_routes
 from tidewarden_services.api.context import ApiContext, ReadableBoard
+from tidewarden_services.api.feedback import router as feedback_routes
 from tidewarden_services.api.guard import Guard
 from tidewarden_services.api.live import Live
 from tidewarden_services.api.readings import router as reading_routes
@@ -83,7 +84,8 @@ def create_app(
     app.state.announce = live.announce
     problems.install(app)
     app.add_middleware(Guard, hosts=hosts)
-    for router in (status_routes, anomaly_routes, alert_routes, reading_routes, rollup_routes, *extra_routers):
+    own = (status_routes, anomaly_routes, alert_routes, reading_routes, rollup_routes, feedback_routes)
+    for router in (*own, *extra_routers):
         app.include_router(router)
     app.add_api_websocket_route("/ws", _socket(live))
     documents.describe(app)

@@ -11,7 +11,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from tidewarden.events import Alert, Anomaly, Rejection
+from tidewarden.events import Alert, Anomaly, Feedback, Rejection
 from tidewarden_services.api.problems import PROBLEM
 
 
@@ -111,6 +111,12 @@ class Finding(Document):
     published: bool
 
 
+class Said(Document):
+    """Answer of /api/v1/feedback."""
+
+    feedback: list[Feedback]
+
+
 class Rejected(Document):
     """Answer of /api/rejected."""
 
@@ -208,6 +214,8 @@ ANSWERS: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("get", "/api/alerts"): Alerts,
     ("post", "/api/alerts/{alert_id}/acknowledge"): ShownAlert,
     ("post", "/api/alert"): Finding,
+    ("post", "/api/v1/anomalies/{anomaly_id}/feedback"): Feedback,
+    ("get", "/api/v1/feedback"): Said,
     ("get", "/api/rejected"): Rejected,
     ("get", "/api/series"): SeriesList,
     ("get", "/api/readings"): Readings,

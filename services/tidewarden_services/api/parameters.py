@@ -95,6 +95,13 @@ class AlertFilter(RangeFilter):
     limit: int = Field(100, ge=1, le=1000)
 
 
+class FeedbackFilter(RangeFilter):
+    """Filter of /api/v1/feedback; the range is when it was said."""
+
+    detector: Text | None = None
+    limit: int = Field(100, ge=1, le=1000)
+
+
 class RejectedFilter(RangeFilter):
     """Filter of /api/rejected."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tidewarden.bus.port import Record, TopicPartition, Undecodable
-from tidewarden.events import Alert, AnomalyBatch, Rejection
+from tidewarden.events import Alert, AnomalyBatch, Feedback, Rejection
 from tidewarden.frames import Frame, RollupFrame, ScoreFrame
 from tidewarden.resources import MetricStream
 from tidewarden.store.port import Purgeable, Store, WriteBatch
@@ -20,7 +20,7 @@ from tidewarden.telemetry import Telemetry
 FLUSH_ROWS = 100_000
 # What a person sees on the page is at most this old.
 FLUSH_AFTER_S = 0.25
-PURGED: tuple[Purgeable, ...] = ("readings", "scores", "rollups", "anomalies", "alerts", "rejected")
+PURGED: tuple[Purgeable, ...] = ("readings", "scores", "rollups", "anomalies", "alerts", "rejected", "feedback")
 
 
 class ArchiveService:
@@ -80,6 +80,9 @@ class ArchiveService:
         elif isinstance(value, AnomalyBatch):
             batch.anomalies += value.anomalies
             self._rows += len(value.anomalies)
+        elif isinstance(value, Feedback):
+            batch.feedback.append(value)
+            self._rows += 1
         elif isinstance(value, list) and all(isinstance(item, Alert | Rejection) for item in value):
             batch.alerts += [item for item in value if isinstance(item, Alert)]
             batch.rejected += [item for item in value if isinstance(item, Rejection)]
@@ -132,4 +135,5 @@ def _rows_by_kind(batch: WriteBatch) -> dict[Purgeable, int]:
         "anomalies": len(batch.anomalies),
         "alerts": len(batch.alerts),
         "rejected": len(batch.rejected),
+        "feedback": len(batch.feedback),
     }

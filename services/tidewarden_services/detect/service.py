@@ -10,7 +10,7 @@ import numpy as np
 
 from tidewarden.bus.port import Record
 from tidewarden.clock import Clock
-from tidewarden.events import Anomaly, AnomalyBatch, AnomalyKind
+from tidewarden.events import Anomaly, AnomalyBatch, AnomalyKind, Feedback
 from tidewarden.frames import Frame, IntArray, NodeKey, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.registry.start import Start
 from tidewarden.resources import AnomalyDetector, MetricStream
@@ -99,8 +99,10 @@ class DetectService:
         self._board.show(partition, self._scorer)
 
     def handle(self, record: Record) -> list[Output]:
-        """Score one frame of readings."""
+        """Score one frame of readings, or take in what a person says of an anomaly."""
         frame = record.value
+        if isinstance(frame, Feedback):
+            return self._hear(frame)
         assert isinstance(frame, Frame)
         self._begin()
         scored = self._scorer.score(frame)
@@ -122,6 +124,25 @@ class DetectService:
         if opened:
             self._board.opened(len(opened))
         return self._say(scores, anomalies, advanced)
+
+    def _hear(self, feedback: Feedback) -> list[Output]:
+        """Take in a word on one of this detector's anomalies; its place among the readings is what makes it exact."""
+        if feedback.detector != self._detector:
+            return []
+        self._begin()
+        tenant = feedback.tenant
+        at = max(feedback.until_ms, self._time.get(tenant, NEVER))
+        anomalies = self._scorer.feedback(feedback, at)
+        right = None if feedback.verdict == "revoke" else feedback.verdict == "right"
+        self.truth(feedback.series, feedback.from_ms, feedback.until_ms, right)
+        if not anomalies:
+            return []
+        watermarks = {tenant: self._watermarks[tenant]}
+        batch = AnomalyBatch(detector=self._detector, anomalies=anomalies, watermarks=watermarks)
+        return [Output("anomalies", tenant, batch, self._time[tenant])]
+
+    def truth(self, series: SeriesKey, from_ms: int, until_ms: int, right: bool | None) -> None:
+        """What a person says of an anomaly (None: nothing any more), for whoever compares models by it."""
 
     def snapshot(self) -> bytes:
         """State of model, calibration, thresholds and open anomalies, and how far time had come."""

@@ -59,7 +59,9 @@ class Documents:
         alerts = self._newest("alerts", batch.alerts)
         rejected = self.rejected(batch.rejected)
         series = [self._series_document(key) for key in self._added]
-        return [*series, *scores, *readings, *rollups, *latest, *anomalies, *alerts, *rejected]
+        return [
+            *series, *scores, *readings, *rollups, *latest, *anomalies, *alerts, *rejected, *self._feedback(batch),
+        ]  # fmt: skip
 
     def settle(self) -> None:
         """What `of` gave last is on the server: its series need not be written again."""
@@ -192,6 +194,11 @@ class Documents:
             )
             for r in rejections
         ]
+
+    def _feedback(self, batch: WriteBatch) -> list[Operation]:
+        """What people said, each word once."""
+        index = self._names.single("feedback")
+        return [Operation(_action("create", index, each.id), _json(each)) for each in batch.feedback]
 
     def acknowledgement(self, said: Acknowledgement) -> Operation:
         """An acknowledgement, in place of an earlier one of the same alert."""

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Literal, get_args
 
 Dated = Literal["readings", "scores", "rollups", "rejected"]
-Single = Literal["anomalies", "alerts", "acknowledgements", "series", "latest", "offsets"]
+Single = Literal["anomalies", "alerts", "acknowledgements", "series", "latest", "offsets", "feedback"]
 Kind = Literal[Dated, Single]
 
 DATED: tuple[Dated, ...] = get_args(Dated)

@@ -114,6 +114,13 @@ def rejected(query: Query) -> Body:
     return {"query": _all(filters), "sort": [{"received_at": order}, {"id": "asc"}]}
 
 
+def feedback(query: Query) -> Body:
+    """What people said, by when they said it."""
+    order = "desc" if query.newest_first else "asc"
+    filters = _where(query, (*_SERIES, "detector"), "at_ms", "at_ms")
+    return {"query": _all(filters), "sort": [{"at_ms": order}, {"id": "asc"}]}
+
+
 def by_ids(ids: Sequence[str]) -> Body:
     """The documents of these ids, at most `IDS`."""
     return {"query": {"ids": {"values": ids}}, "size": len(ids)}

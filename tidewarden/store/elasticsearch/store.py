@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 import pyarrow as pa
@@ -25,7 +25,7 @@ import structlog
 
 from tidewarden.bus.port import TopicPartition
 from tidewarden.clock import Clock, SystemClock
-from tidewarden.events import Alert, Anomaly, Rejection
+from tidewarden.events import Alert, Anomaly, Feedback, Rejection
 from tidewarden.settings import ElasticsearchSettings
 from tidewarden.store.elasticsearch import joining, queries
 from tidewarden.store.elasticsearch.client import Client, Refused
@@ -36,7 +36,7 @@ from tidewarden.store.elasticsearch.templates import REFRESH_S
 from tidewarden.store.elasticsearch.upkeep import Upkeep
 from tidewarden.store.port import Acknowledgement, Purgeable, Query, StoreError, WriteBatch
 
-E = TypeVar("E", Anomaly, Alert, Rejection)
+E = TypeVar("E", Anomaly, Alert, Rejection, Feedback)
 
 log = structlog.get_logger()
 
@@ -290,6 +290,10 @@ class ElasticsearchStore:
         """Rejected readings, newest first."""
         return self._events("rejected", query, queries.rejected(query), Rejection)
 
+    def feedback(self, query: Query) -> list[Feedback]:
+        """What people said of anomalies, by when they said it."""
+        return self._events("feedback", query, queries.feedback(query), Feedback)
+
     def _events(self, kind: Kind, query: Query, body: queries.Body, of: type[E]) -> list[E]:
         hits = self._searcher.hits(self._searcher.target(kind, query.stream), body, query.limit)
         return [msgspec.convert(hit["_source"], of) for hit in hits]
@@ -304,5 +308,4 @@ class ElasticsearchStore:
 
     def counts(self) -> dict[Purgeable, int]:
         """Documents of each kind in the store."""
-        kinds: tuple[Purgeable, ...] = ("readings", "scores", "rollups", "anomalies", "alerts", "rejected")
-        return {kind: self._searcher.count(self._searcher.target(kind, None)) for kind in kinds}
+        return {kind: self._searcher.count(self._searcher.target(kind, None)) for kind in get_args(Purgeable)}

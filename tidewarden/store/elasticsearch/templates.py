@@ -54,6 +54,7 @@ PROPERTIES: Final[dict[Kind, Body]] = {
         "peak_at": _PLAIN_TIME, "updated_at": _PLAIN_TIME, "peak_score": _DOUBLE, "p_value": _PLAIN_DOUBLE,
         "value": _PLAIN_DOUBLE, "expected": _PLAIN_DOUBLE, "lower": _PLAIN_DOUBLE, "upper": _PLAIN_DOUBLE,
         "readings": _PLAIN_INTEGER, "node_share": _PLAIN_DOUBLE, "explanation": {"type": "text"},
+        "suppressed": {"type": "boolean"},
     },
     "alerts": {
         **dict.fromkeys(("id", "stream", "tenant", "policy", "state", "severity", "kinds", "series"), _KEYWORD),
@@ -69,6 +70,11 @@ PROPERTIES: Final[dict[Kind, Body]] = {
         "received_at": _TIME,
         # Any of these may be the very thing that was wrong: they are kept, not looked at.
         "timestamp": _UNSEARCHED, "value": _UNSEARCHED, "raw": _UNSEARCHED,
+    },
+    "feedback": {
+        **_SERIES, "id": _KEYWORD, "anomaly_id": _KEYWORD, "detector": _KEYWORD, "kind": _KEYWORD, "verdict": _KEYWORD,
+        "from_ms": _PLAIN_TIME, "until_ms": _PLAIN_TIME, "at_ms": _TIME, "p_value": _PLAIN_DOUBLE, "by": _KEYWORD,
+        "note": {"type": "text"},
     },
     "offsets": {"offsets": _UNSEARCHED},
 }  # fmt: skip

@@ -17,7 +17,11 @@ from tidewarden.store.port import Purgeable, StoreError
 DROPPED_AT_ONCE = 30  # names in one address: 30 × at most 130 bytes stay below the 4 KB that a server takes
 # At most 100 pages of events go in one round of retention; the rest goes in the next, a minute later.
 PURGED_EVENTS = 100 * PAGE
-_AGE: Final[Mapping[str, tuple[Single, str]]] = {"anomalies": ("anomalies", "end"), "alerts": ("alerts", "updated_at")}
+_AGE: Final[Mapping[str, tuple[Single, str]]] = {
+    "anomalies": ("anomalies", "end"),
+    "alerts": ("alerts", "updated_at"),
+    "feedback": ("feedback", "at_ms"),
+}
 
 
 class Upkeep:
@@ -87,8 +91,8 @@ class Upkeep:
     def purge(self, purpose: Purgeable, names: StreamNames, before: int) -> int:
         """Remove what is older than ``before``; how many documents went.
 
-        Of dated kinds, indices go whole, once all of their days are older. Anomalies, alerts and the latest
-        rollup of scopes are few and go one by one.
+        Of dated kinds, indices go whole, once all of their days are older. Anomalies, alerts, feedback and the
+        latest rollup of scopes are few and go one by one.
         """
         if purpose in _AGE:
             kind, field = _AGE[purpose]

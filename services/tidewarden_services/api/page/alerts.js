@@ -7,7 +7,8 @@ const STATE_RANK = { firing: 0, pending: 1, resolved: 2 };
 const FOLDED = 100; // items of a folded section at most; the API has them all
 const NAME_KEY = "tidewarden.name";
 
-const remembered = () => {
+/** The name that this person gave when acknowledging, or "". */
+export const remembered = () => {
   try {
     return localStorage.getItem(NAME_KEY) || "";
   } catch {
@@ -171,7 +172,7 @@ function seriesLinks(alert) {
 }
 
 /** One line of an anomaly: what, where, how rare, since when, why. */
-export function anomalyItem(anomaly, { where = true } = {}) {
+export function anomalyItem(anomaly, { where = true, said, say } = {}) {
   const range = rangeAround(anomaly.onset, anomaly.end);
   return h("li.item", { dataset: { severity: anomaly.severity, state: anomaly.state, id: anomaly.id } },
     h("span.glyph", { role: "img", "aria-label": anomaly.severity, title: anomaly.severity }, GLYPH[anomaly.severity]),
@@ -185,8 +186,21 @@ export function anomalyItem(anomaly, { where = true } = {}) {
         where ? h("span", null, kind(anomaly.kind)) : null,
         h("span", null, timeElement(anomaly.onset), ` for ${duration(anomaly.end - anomaly.onset)}`),
         anomaly.state === "open" ? h("span.state", null, "open") : null,
+        anomaly.suppressed ? h("span.flag", { title: "Feedback called such anomalies of this series wrong: nobody is alerted" }, "held back by feedback") : null,
         where ? null : h("span", null, anomaly.detector)),
-      h("p.summary", null, anomaly.explanation)));
+      h("p.summary", null, anomaly.explanation),
+      say ? feedbackButtons(said, say) : null));
+}
+
+/** Whether the anomaly was one. said: {verdict, by, error} or undefined; say(verdict). */
+function feedbackButtons(said, say) {
+  const button = (verdict, label, title) => h("button.small", { type: "button", title, onclick: () => say(verdict) }, label);
+  const verdict = said?.verdict;
+  return h("p.feedback", { role: "group", "aria-label": "Was this an anomaly?" },
+    said?.error ? h("span.error", { role: "alert" }, said.error, " ") : null,
+    verdict === "right" || verdict === "wrong"
+      ? [h("span", null, `Marked ${verdict} by ${said.by} `), button("revoke", "Undo", "As if nothing had been said")]
+      : [button("right", "Right", "This was an anomaly"), " ", button("wrong", "Wrong", "Not an anomaly: alert of such ones of this series only when they are rarer")]);
 }
 
 export class AnomalyList {

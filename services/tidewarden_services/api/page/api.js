@@ -33,6 +33,9 @@ function get(path, parameters = {}, options) {
   return request(query.size ? `${path}?${query}` : path, options);
 }
 
+const post = (path, body) =>
+  request(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+
 export const api = {
   health: () => get("/api/health", {}, { accept: [503] }), // 503 is how a probe reads "degraded"; the body is the same
   statistics: () => get("/api/statistics"),
@@ -42,10 +45,7 @@ export const api = {
   readings: (p, signal) => get("/api/readings", p, { signal }),
   rollup: (p) => get("/api/rollup", p).then((r) => r.tenants),
   rejected: (p) => get("/api/rejected", p),
-  acknowledge: (id, by, note) =>
-    request(`/api/alerts/${encodeURIComponent(id)}/acknowledge`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ by, note }),
-    }),
+  feedback: (p) => get("/api/v1/feedback", p).then((r) => r.feedback),
+  acknowledge: (id, by, note) => post(`/api/alerts/${encodeURIComponent(id)}/acknowledge`, { by, note }),
+  say: (id, verdict, by) => post(`/api/v1/anomalies/${encodeURIComponent(id)}/feedback`, { verdict, by }),
 };

@@ -1,5 +1,5 @@
 // One series: its chart, the other metrics of its node, and every anomaly in view, explained.
-import { anomalyItem } from "./alerts.js";
+import { anomalyItem, remembered } from "./alerts.js";
 import { api } from "./api.js";
 import { draw, lowerBound, purge } from "./chart.js";
 import { fill, h, keyed, segments, text } from "./dom.js";
@@ -58,6 +58,7 @@ export class SeriesView {
     this.path = path;
     this.columns = emptyColumns();
     this.anomalies = [];
+    this.said = new Map(); // anomaly id → the newest word on it
     this.view = null;
     const rangeBar = h("div.segments", { role: "radiogroup", "aria-label": "Range" });
     this.plot = h("div.plot", { id: "plot" });
@@ -150,9 +151,12 @@ export class SeriesView {
     const results = await this.#guard(() => Promise.all([
       api.readings({ ...this.key, detector: this.detector, since, until, points: POINTS, limit: 20000 }, signal),
       api.anomalies({ ...this.key, since: since, until, limit: 200 }),
+      api.feedback({ ...this.key, limit: 1000 }),
     ]), signal);
     if (!results || signal.aborted) return;
-    const [readings, anomalies] = results;
+    const [readings, anomalies, words] = results;
+    // Oldest first, so that the newest word on an anomaly stays; one that was just given may not be in the store yet.
+    for (const word of words.reverse()) if (!(this.said.get(word.anomaly_id)?.at_ms > word.at_ms)) this.said.set(word.anomaly_id, word);
     this.columns = { ...emptyColumns(), ...readings.columns };
     if (this.following) this.socket.subscribe(this.path, readings.detector);
     else this.socket.subscribe(null);
@@ -281,6 +285,20 @@ export class SeriesView {
     }
   }
 
+  /** Say that an anomaly was right or wrong; shown at once, taken back where the server does not take it. */
+  async #give(anomaly, verdict) {
+    const before = this.said.get(anomaly.id);
+    const by = remembered() || "page";
+    this.said.set(anomaly.id, { verdict, by, at_ms: Infinity });
+    this.#draw();
+    try {
+      this.said.set(anomaly.id, await api.say(anomaly.id, verdict, by));
+    } catch (error) {
+      this.said.set(anomaly.id, { ...before, error: `Not kept: ${error.message}` });
+      this.#draw();
+    }
+  }
+
   /** In words what the chart shows; also what a screen reader gets instead of it. */
   #describe(inView) {
     const { columns } = this;
@@ -293,7 +311,8 @@ export class SeriesView {
     }
     fill(this.facts_line, parts);
     text(this.listHead, inView.length ? `Anomalies in view (${inView.length})` : "No anomaly in view");
-    keyed(this.list, inView.slice(0, 50).map((a) => ({ id: a.id, version: a.revision, a })), (item) => anomalyItem(item.a, { where: false }));
+    keyed(this.list, inView.slice(0, 50).map((a) => ({ id: a.id, version: `${a.revision}|${JSON.stringify(this.said.get(a.id) ?? "")}`, a })), 
+      (item) => anomalyItem(item.a, { where: false, said: this.said.get(item.a.id), say: (verdict) => this.#give(item.a, verdict) }));
     this.plot.parentElement.setAttribute("aria-label",
       `Chart of ${this.path}: ${count(columns.timestamp.length)} points, ${this.facts_line.textContent}, ${inView.length} anomalies in view, listed below`);
   }
