@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ import uvicorn
 
 from tidewarden.bus.memory import MemoryBus
 from tidewarden.clock import SystemClock
-from tidewarden.events import Alert, Anomaly, AnomalyBatch, AnomalyKind, Rejection, severity_of, stable_id
+from tidewarden.events import Alert, Anomaly, AnomalyBatch, AnomalyKind, Feedback, Rejection, severity_of, stable_id
 from tidewarden.frames import ABOVE, MISSING, Frame, NodeKey, RollupFrame, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.resources import AlertPolicy, AnomalyDetector, MetricStream
 from tidewarden.store.embedded import EmbeddedStore
@@ -74,6 +75,20 @@ class Site:
         """As the detect service does."""
         batch = AnomalyBatch(detector="shop-auto", anomalies=[anomaly], watermarks={anomaly.tenant: anomaly.end})
         self.bus.publish(self.topics.name("anomalies"), batch, key=anomaly.tenant)
+
+    def words(self, count: int) -> list[Feedback]:
+        """Archive what the page said of anomalies; all of it, once there are so many words."""
+        readings = self.topics.name("readings")
+        reader = self.bus.consumer([readings], "words")
+        reader.seek(dict.fromkeys(self.bus.ends(readings), 0))
+        found: list[Feedback] = []
+        deadline = time.monotonic() + 20
+        while len(found) < count:
+            assert time.monotonic() < deadline, found
+            found += [record.value for record in reader.poll(100, 0.1)]
+        reader.close()
+        self.store.write(WriteBatch("shop", feedback=found))
+        return found
 
     def restart(self, *, populated: bool) -> Site:
         """Another server at the address of this one, which has been stopped."""

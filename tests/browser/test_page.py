@@ -235,3 +235,30 @@ def test_nothing_on_the_page_is_inline_script():
     html = (folder / "index.html").read_text()
     assert re.findall(r"<script(?![^>]*\bsrc=)", html) == []
     assert re.findall(r"\son\w+=", html) == []
+
+
+def test_an_anomaly_is_marked_wrong_and_that_is_undone(site, open_page):
+    """One click beside the explanation says so, it stands there after a reload, and another click takes it back."""
+    page = open_page(site, f"/{HOT_CHART}")
+    item = page.locator("#series-anomalies .item").first
+    item.get_by_role("button", name="Wrong").click()
+    expect(item).to_contain_text("Marked wrong by")
+    said = site.words(1)
+    assert (said[-1].verdict, said[-1].metric, said[-1].node) == ("wrong", "latency_ms", "n2")
+    page.reload()
+    expect(item).to_contain_text("Marked wrong by")
+    item.get_by_role("button", name="Undo").click()
+    expect(item.get_by_role("button", name="Right")).to_be_visible()
+    assert [word.verdict for word in site.words(2)] == ["wrong", "revoke"]
+    page.reload()
+    expect(item.get_by_role("button", name="Right")).to_be_visible()
+
+
+def test_a_word_that_is_not_kept_is_taken_back_on_the_page(site, open_page):
+    """The server's reason stands beside the buttons, which are there to try again."""
+    page = open_page(site, f"/{HOT_CHART}", expect_problems=True)
+    page.route("**/feedback", lambda route: route.fulfill(status=503, json={"detail": "The bus is away."}))
+    item = page.locator("#series-anomalies .item").first
+    item.get_by_role("button", name="Right").click()
+    expect(item.get_by_role("alert")).to_contain_text("Not kept: The bus is away.")
+    expect(item.get_by_role("button", name="Wrong")).to_be_visible()

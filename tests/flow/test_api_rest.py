@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI
 
 from tidewarden.bus.memory import MemoryBus
 from tidewarden.clock import ManualClock
-from tidewarden.events import Alert, Anomaly, AnomalyBatch, Rejection
+from tidewarden.events import Alert, Anomaly, AnomalyBatch, Feedback, Rejection
 from tidewarden.frames import Frame, NodeKey, RollupFrame, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.scoring.rollup import combine
@@ -368,6 +368,9 @@ def test_every_answer_has_the_shape_that_openapi_says(client: httpx.Client) -> N
         ("post", "/api/alerts/{alert_id}/acknowledge"): lambda: client.post(
             f"/api/alerts/{'d' * 16}/acknowledge", json={"by": "ann"}
         ),
+        ("post", "/api/v1/anomalies/{anomaly_id}/feedback"): lambda: client.post(
+            f"/api/v1/anomalies/{'a' * 16}/feedback", json={"by": "ann", "verdict": "wrong"}
+        ),
     }
     for (method, path), document in ANSWERS.items():
         answer = questions.get((method, path), lambda path=path: client.get(path))()
@@ -383,6 +386,25 @@ def test_metrics_are_prometheus_text(client: httpx.Client) -> None:
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
     assert "# HELP tidewarden_readings_total Readings accepted by ingest." in answer.text
+
+
+def test_a_word_on_an_anomaly_goes_among_the_readings_of_its_node(world: World, client: httpx.Client) -> None:
+    """It says all that a detector must know; who asks for an unknown anomaly or verdict is told what there is."""
+    place = f"/api/v1/anomalies/{'a' * 16}/feedback"
+    ends = world.bus.ends(TOPICS.name("readings"))
+    answer = client.post(place, json={"verdict": "wrong", "by": "ann", "note": "the backup"})
+    assert answer.status_code == 202
+    consumer = world.bus.consumer([TOPICS.name("readings")], "test.words")
+    consumer.seek(ends)
+    (record,) = consumer.poll(10, 5)
+    consumer.close()
+    assert isinstance(record.value, Feedback)
+    assert msgspec.to_builtins(record.value) == answer.json()
+    assert (record.key, record.value.series, record.value.p_value) == ("shop/eu/n1", HOT, 1e-6)
+    assert (record.value.from_ms, record.value.kind, record.value.at_ms) == (at(PEAK), "spike", NOW)
+    unknown = client.post(f"/api/v1/anomalies/{'0' * 16}/feedback", json={"verdict": "wrong", "by": "ann"})
+    assert (unknown.status_code, "/api/anomalies lists them" in unknown.json()["detail"]) == (404, True)
+    assert client.post(place, json={"verdict": "perhaps", "by": "ann"}).status_code == 422
 
 
 @pytest.mark.parametrize(
