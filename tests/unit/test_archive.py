@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tidewarden.bus.port import Record, TopicPartition
-from tidewarden.events import Alert, Anomaly, AnomalyBatch, Rejection
+from tidewarden.events import Alert, Anomaly, AnomalyBatch, Feedback, Rejection
 from tidewarden.frames import Frame, NodeKey, RollupFrame, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.resources import MetricStream
 from tidewarden.store.memory import MemoryStore
@@ -50,6 +50,11 @@ ALERT = Alert(
 )  # fmt: skip
 REJECTION = Rejection(id="r", stream="shop", source="s", reason="late", detail="", origin="", received_at=1)
 
+FEEDBACK = Feedback(
+    id="f", anomaly_id="a", stream="shop", detector="d", tenant="shop", cluster="eu", node="n1", metric="latency_ms",
+    kind="spike", from_ms=1, until_ms=2, p_value=1e-6, verdict="wrong", by="ann", at_ms=3,
+)  # fmt: skip
+
 
 def everything() -> list[Record]:
     one = np.ones(1)
@@ -61,7 +66,7 @@ def everything() -> list[Record]:
         "readings": readings(1), "scores": scores(readings(1), [0, 2]), "rollups": rollup, "anomalies": batch,
         "alerts": [ALERT], "rejected": [REJECTION],
     }  # fmt: skip
-    return [record(purpose, 7, value) for purpose, value in values.items()]
+    return [record("readings", 6, FEEDBACK), *(record(purpose, 7, value) for purpose, value in values.items())]
 
 
 def test_every_kind_of_record_is_written_with_the_offset_after_it() -> None:
@@ -74,7 +79,15 @@ def test_every_kind_of_record_is_written_with_the_offset_after_it() -> None:
         "readings", "scores", "rollups", "anomalies", "alerts", "rejected",
     )}  # fmt: skip
     assert store.offsets("shop") == archive.start_offsets() == offsets
-    assert store.counts() == {"readings": 2, "scores": 2, "rollups": 1, "anomalies": 1, "alerts": 1, "rejected": 1}
+    assert store.counts() == {
+        "readings": 2,
+        "scores": 2,
+        "rollups": 1,
+        "anomalies": 1,
+        "alerts": 1,
+        "rejected": 1,
+        "feedback": 1,
+    }
     assert (
         telemetry.registry.get_sample_value("tidewarden_stored_rows_total", {"stream": "shop", "kind": "scores"}) == 2
     )
@@ -87,7 +100,15 @@ def test_without_raw_readings_only_what_was_unusual_is_kept() -> None:
     archive = ArchiveService("archive.shop", stream(readings=False), store, Telemetry())
     archive.handle(everything())
     archive.flush()
-    assert store.counts() == {"readings": 0, "scores": 1, "rollups": 1, "anomalies": 1, "alerts": 1, "rejected": 1}
+    assert store.counts() == {
+        "readings": 0,
+        "scores": 1,
+        "rollups": 1,
+        "anomalies": 1,
+        "alerts": 1,
+        "rejected": 1,
+        "feedback": 1,
+    }
     assert store.offsets("shop")[TopicPartition("local.shop.readings", 0)] == 8
     rows = store.readings(Query()).to_pylist()
     assert [(row["node"], row["value"], row["kind"]) for row in rows] == [("n2", 1.0, "spike")]

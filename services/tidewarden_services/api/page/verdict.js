@@ -42,7 +42,7 @@ export function verdict({ state, alerts, anomalies, nodes, scored }) {
     return { severity: "warning", headline: "Tidewarden itself is degraded.", detail: failing.map(([name, check]) => `${name}: ${check.detail}`).join(" · ") };
   }
   if (nodes === 0) return { severity: "unknown", headline: "Waiting for readings.", detail: "" };
-  const open = anomalies.filter((a) => a.state === "open").sort((a, b) => b.peak_score - a.peak_score);
+  const open = anomalies.filter((a) => a.state === "open" && !a.suppressed).sort((a, b) => b.peak_score - a.peak_score);
   if (open.length) {
     const [worst] = open;
     return {
