@@ -28,9 +28,9 @@ def post_candidate(telemetry: Telemetry, stream: str, detector: str, contests: S
             facts[f"{name}_only"] += counted.alone[side]
             facts[f"{name}_found"] += counted.found(side)
             facts[f"{name}_false"] += counted.false(side)
-    for side in ("champion", "candidate"):
-        telemetry.candidate_alarms.labels(stream, detector, side).set(facts[f"{side}_alarms"])
-        telemetry.candidate_alone.labels(stream, detector, side).set(facts[f"{side}_only"])
+    for label in ("champion", "candidate"):
+        telemetry.candidate_alarms.labels(stream, detector, label).set(facts[f"{label}_alarms"])
+        telemetry.candidate_alone.labels(stream, detector, label).set(facts[f"{label}_only"])
     said: dict[str, Any] = {name: int(count) for name, count in facts.items()}
     verdicts = Counter(report.mode for report in reports)
     leading = max(reports, key=lambda r: (r.mode == "rolledBack", r.comparison.readings))
