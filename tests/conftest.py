@@ -6,4 +6,5 @@ pytest_plugins = [
     "servers.kafka",
     "servers.operator",
     "servers.prometheus",
+    "servers.s3",
 ]

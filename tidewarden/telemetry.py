@@ -79,6 +79,22 @@ class Telemetry:
             ["stream", "detector"],
             registry=r,
         )
+        self.drift_series = Gauge(
+            "tidewarden_drift_series",
+            "Series that have drifted, by what of them: values, residuals (the data); vanished, appeared, slow, fast "
+            "(the source).",
+            ["stream", "detector", "sign"], registry=r,
+        )  # fmt: skip
+        self.calibration = Gauge(
+            "tidewarden_drift_calibration_ratio",
+            "Share of readings with p <= 0.01 in the last whole window, over 0.01; 1 is calibrated.",
+            ["stream", "detector"], registry=r,
+        )  # fmt: skip
+        self.alarm_ratio = Gauge(
+            "tidewarden_drift_alarm_ratio",
+            "Anomalies opened in the last whole window, over what the budget or the threshold allows.",
+            ["stream", "detector"], registry=r,
+        )  # fmt: skip
         self.learned = Gauge(
             "tidewarden_learned_timestamp_seconds",
             "When, by the clock, a detector last learned from readings, or began.",

@@ -200,7 +200,8 @@ def calibrated(surprise: FloatArray, values: npt.NDArray[np.float64], interval_m
     blank = np.full(n * c, np.nan)
     _, p_value = decide(
         series, value, log10_p, learn, np.zeros(n * c, np.bool_), blank, blank.copy(), blank.copy(),
-        np.zeros(n * c, np.uint8), np.zeros((c, DECISION_ROW)), np.zeros(1, np.int64), 0,
+        np.zeros(n * c, np.uint8), np.zeros((c, DECISION_ROW)), np.zeros(c, np.int32),
+        np.zeros(1, np.int64), 0,
         Rules.of(Alerting.model_validate({}), interval_ms),
     )  # fmt: skip
     rare: FloatArray = -np.log10(p_value).reshape(n, c)

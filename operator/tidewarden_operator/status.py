@@ -17,7 +17,7 @@ from tidewarden_operator.observation import Observation, ready_pods
 
 Facts = Mapping[str, Any]
 
-_LEARNED = ("series", "learning", "ready", "warmup", "stateBytes", "threshold")  # kept while no pod runs
+_LEARNED = ("beganWith", "series", "learning", "ready", "warmup", "stateBytes", "threshold")  # kept while no pod runs
 
 
 @dataclass(slots=True)
@@ -105,6 +105,7 @@ def detector(
     pods = seen.pods_of("detect")
     told: dict[str, Any] = {
         "model": resource.spec.model.kind,
+        "beganWith": list(facts.get("began_with") or []),
         "series": int(facts.get("series") or 0),
         "learning": int(facts.get("learning") or 0),
         "ready": int(facts.get("ready") or 0),
@@ -129,6 +130,7 @@ def detector(
         _outcome("TopicsReady", standing.topics),
         _flow(resource.spec.paused, flowing, resource),
         _model(told, paused=resource.spec.paused),
+        *_drifts(facts, watched=resource.spec.drift.watch),
         *_health(seen, resource.spec.paused, Standing(standing.topics, Outcome(True))),
     ]
     return Report(conditions, told)
@@ -216,6 +218,29 @@ def simulation(resource: MetricSimulation, seen: Observation, before: Facts) -> 
     else:
         conditions += _health(seen, resource.spec.paused, None)
     return Report(conditions, told)
+
+
+_DRIFTS = (
+    ("DataDrift", "data", "ValuesChanged", "values lie as they lay in the reference window"),
+    ("ModelDrift", "model", "OutOfCalibration", "p-values and alarms are what they should be"),
+    ("SourceDrift", "source", "SourceChanged", "series come as the stream declares"),
+)
+
+
+def _drifts(facts: Facts, *, watched: bool) -> list[Condition]:
+    """Whether the data, the model or the source are no longer what they were; three conditions, never mixed up."""
+    if not watched:
+        return []
+    found = []
+    for type_, what, reason, calm in _DRIFTS:
+        message = str(facts.get(f"{what}_drift_message") or "")
+        if not facts.get(f"{what}_judged"):
+            found.append(Condition(type_, "Unknown", "TooEarly", "there is no whole window to compare with yet"))
+        elif int(facts.get(f"{what}_drift") or 0):
+            found.append(Condition(type_, "True", reason, message))
+        else:
+            found.append(Condition(type_, "False", "Stable", calm))
+    return found
 
 
 def _accepted() -> Condition:

@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "operator": ("tidewarden_operator.main", "operator", "Turn the resources of a Kubernetes cluster into pods."),
     "score": ("tidewarden_cli.offline.score", "score", "Score a CSV or Parquet file."),
     "evaluate": ("tidewarden_cli.offline.evaluate", "evaluate", "Measure scores against labels."),
+    "train": ("tidewarden_cli.training.train", "train", "Train a version of a detector's model on history."),
+    "models": ("tidewarden_cli.training.models", "models", "List, compare, promote and roll back trained versions."),
     "generate": ("tidewarden_simulator.generate", "generate", "Write labelled, synthetic metrics to files."),
     "play": ("tidewarden_simulator.playback", "play", "Play a file into a Kafka topic in time order."),
 }

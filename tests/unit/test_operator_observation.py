@@ -52,3 +52,17 @@ def test_a_paused_detector_still_shows_what_it_has_learned(paused: bool) -> None
     shown = {name: report.fields[name] for name in LEARNED}
     assert shown == (LEARNED if paused else dict.fromkeys(LEARNED, 0))
     assert _condition(report, "ModelReady") == ("False", "Paused" if paused else "NoSeries")
+
+
+def test_the_three_kinds_of_drift_are_three_conditions() -> None:
+    """Each kind of drift has its own condition: unknown before there is a window to judge, never another's fault."""
+    calm = {"data_judged": 9, "model_judged": 1, "source_judged": 9}
+    moved = {**calm, "data_drift": 1, "data_drift_message": "1 of 9 series has other values: shop/eu/n1/cpu (PSI 0.61)"}
+    told = []
+    cases: list[dict[str, Any]] = [{}, calm, moved]
+    for facts in cases:
+        seen = Observation(said={"watch-detect-0": {"board": {"detectors": {"auto": facts}}}})
+        report = status.detector(_detector(paused=False), seen, AS_PLANNED, {}, {}, flowing=True)
+        told.append([_condition(report, kind)[0] for kind in ("DataDrift", "ModelDrift", "SourceDrift")])
+    assert told == [["Unknown"] * 3, ["False"] * 3, ["True", "False", "False"]]
+    assert "shop/eu/n1/cpu" in next(c.message for c in report.conditions if c.type == "DataDrift")

@@ -156,6 +156,22 @@ def test_what_concerns_a_pod_restarts_it() -> None:
     assert _config_hash(detector.children(DETECTOR, STREAM, site), "StatefulSet") != before
 
 
+def test_the_registry_s_credentials_are_mounted_where_they_are_needed() -> None:
+    """Detect pods get the Secret and are told of the registry; the rollup gets neither, and is not restarted."""
+    training = {"registry": "s3://models/shop", "secretRef": {"name": "bucket"}}
+    plain = {m["kind"]: m for m in detector.children(_detector(), STREAM, _site())}
+    made = {m["kind"]: m for m in detector.children(_detector(training=training), STREAM, _site())}
+    assert "bucket" in json.dumps(made["StatefulSet"]["spec"]["template"]["spec"]["volumes"])
+    assert _config_hash([made["StatefulSet"]], "StatefulSet") != _config_hash([plain["StatefulSet"]], "StatefulSet")
+    assert made["Deployment"] == plain["Deployment"]
+
+
+def _detector(**spec: Any) -> AnomalyDetector:
+    made = _resource("AnomalyDetector", "auto", stream="shop", **spec)
+    assert isinstance(made, AnomalyDetector)
+    return made
+
+
 def test_a_finished_simulation_does_not_run_again_for_another_image() -> None:
     """A Job's name depends on its scenario alone; another seed is another Job."""
 

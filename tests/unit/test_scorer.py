@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from tidewarden.frames import ABOVE, ABSENT, LATE, LEARNING, MISSING, SCORE_COLUMNS, Frame, SeriesKey, SeriesTable
 from tidewarden.resources import AnomalyDetectorSpec
+from tidewarden.resources.anomalydetector import Alerting
+from tidewarden.scoring.budgets import Budgets
+from tidewarden.scoring.decision import DECISION_ROW, Rules, decide
 from tidewarden.scoring.gaps import GapFiller
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
 
@@ -228,6 +231,28 @@ def test_a_budget_asks_more_of_larger_fleets():
     rules = watch._rules
     assert 10 ** -rules.needed_log10_p(1) == pytest.approx(2 / 1440)
     assert 10 ** -rules.needed_log10_p(1000) == pytest.approx(2 / 1_440_000)
+
+
+@pytest.mark.parametrize(("scope", "sharing"), [("detector", 5), ("tenant", 4), ("series", 1)])
+@pytest.mark.parametrize(("times", "passes"), [(0.98, False), (1.02, True)])
+def test_a_budget_is_shared_by_those_of_its_scope(scope, sharing, times, passes):
+    """One tenant has four series, another one: a reading must be as rare as those ask who share its budget."""
+    keys = [SeriesKey("big", "c", f"n{i}", "m") for i in range(4)] + [SeriesKey("small", "c", "n", "m")]
+    rules = Rules.of(Alerting.model_validate({"budget": "10/day", "scope": scope}), STEP_MS)
+    budgets, rows = Budgets(scope), np.zeros((5, DECISION_ROW))
+    budgets.adopt(keys)
+    series = np.array([0, 1, 2, 3, 4, 0], np.int32)
+    log10_p = np.array([0, 0, 0, 0, 0, np.log10(times * sharing * 1440 / 10)])
+    blank, flags = np.full(6, np.nan), np.zeros(6, np.uint8)
+    decide(
+        series, np.zeros(6), log10_p, np.ones(6, np.bool_), np.zeros(6, np.bool_), blank, blank.copy(), blank.copy(),
+        flags, rows, budgets.group_of, budgets.n_active, 0, rules,
+    )  # fmt: skip
+    assert bool(flags[5] & ABOVE) == passes
+    again = Budgets(scope)
+    again.adopt(keys)
+    again.count(rows)
+    assert again.n_active.tolist() == budgets.n_active.tolist()
 
 
 def test_unselected_series_are_passed_over():

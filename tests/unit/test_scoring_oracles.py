@@ -233,7 +233,7 @@ def test_decisions_are_a_few_comparisons(block: dict[str, object], n: int) -> No
         cut = slice(lo, hi)
         score[cut], p_value[cut] = dec.decide(
             series[cut], value[cut], log10_p[cut], learn[cut], late[cut], blanked[cut], lower[cut], upper[cut],
-            flags[cut], rows, active, 25, rules,
+            flags[cut], rows, np.zeros(n_series, np.int32), active, 25, rules,
         )  # fmt: skip
     fleet = SlowFleet(alerting, 25)
     columns = zip(*(c.tolist() for c in (series, value, log10_p, late, expected)), strict=True)

@@ -23,7 +23,6 @@ import numpy as np
 from numba import njit
 
 from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement
 from tidewarden.models.profile import learn_offset, offset_after, seasons, steps_at
 from tidewarden.models.residual import (
     BAND,
@@ -39,7 +38,7 @@ from tidewarden.models.residual import (
     least_spread,
     spread_of,
 )  # fmt: skip
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 LAGS = 8
 PRIOR = 1.0  # variance of a weight before anything is known, in units where the lags have about unit deviation
@@ -211,7 +210,7 @@ def _observe(
         learn_grain(rows, s, x)
 
 
-class Ar(ArrayModel):
+class Ar(KernelModel):
     """Error of an autoregressive forecast."""
 
     kind: ClassVar[str] = "ar"
@@ -220,25 +219,13 @@ class Ar(ArrayModel):
     def __init__(
         self, order: int, half_life: float, bins: int, warmup: int, seasonality_ms: Sequence[int], interval_ms: int
     ) -> None:
-        self._order = order
-        self._keep = float(0.5 ** (1.0 / half_life))
-        self._seasons = seasons(seasonality_ms, bins, interval_ms, 0.13)
+        keep = float(0.5 ** (1.0 / half_life))
+        grid = seasons(seasonality_ms, bins, interval_ms, 0.13)
         state = SeriesState(
             row=Column((OWN + 4,), np.float64),
             lags=Column((LAGS,), np.float64),
             weights=Column((LAGS,), np.float64),
             covariance=Column((LAGS * (LAGS + 1) // 2,), np.float64),
-            profile=Column((len(self._seasons.ms), bins, 2), np.float64),
+            profile=Column((len(grid.ms), bins, 2), np.float64),
         )
-        super().__init__(warmup, state)
-
-    def observe(
-        self, series: IntArray, timestamp: TimeArray, value: FloatArray, learn: BoolArray, out: Judgement
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        state = self._state
-        _observe(
-            series, timestamp, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["row"], state["lags"], state["weights"], state["covariance"], state["profile"],
-            *self._seasons, self._order, self._keep,
-        )  # fmt: skip
+        super().__init__(warmup, state, _observe, *grid, order, keep, timed=True)

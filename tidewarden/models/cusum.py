@@ -22,8 +22,7 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement
+from tidewarden.frames import BoolArray, FloatArray, IntArray
 from tidewarden.models.residual import (
     BAND,
     COUNT,
@@ -36,7 +35,7 @@ from tidewarden.models.residual import (
     learn_residual,
     spread_of,
 )  # fmt: skip
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 PATIENCE = 8.0
 LIMIT = 20.0  # deviations that a sum remembers at most: with a slack of 0.5 it has run down after forty readings
@@ -89,7 +88,7 @@ def _observe(
         learn_grain(rows, s, x)
 
 
-class Cusum(ArrayModel):
+class Cusum(KernelModel):
     """Cumulative sums of small deviations."""
 
     kind: ClassVar[str] = "cusum"
@@ -97,20 +96,5 @@ class Cusum(ArrayModel):
 
     def __init__(self, method: str, half_life: float, slack: float, warmup: int) -> None:
         patience = PATIENCE if method == "page_hinkley" else 1.0
-        self._gain = 1.0 - 0.5 ** (1.0 / (half_life * patience))
-        self._slack = slack
-        super().__init__(warmup, SeriesState(row=Column((OWN + 3,), np.float64)))
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - sums count readings
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper, self._state["row"], self._gain,
-            self._slack,
-        )  # fmt: skip
+        gain = 1.0 - 0.5 ** (1.0 / (half_life * patience))
+        super().__init__(warmup, SeriesState(row=Column((OWN + 3,), np.float64)), _observe, gain, slack)

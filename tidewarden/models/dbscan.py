@@ -16,11 +16,10 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.frames import BoolArray, FloatArray, IntArray
 from tidewarden.models.band import band_of
-from tidewarden.models.contract import Judgement
 from tidewarden.models.past import NEAREST, columns, distances, query_of, remember, windows_of
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 REF_FIRST, REF_N, CORES = range(3)
 
@@ -98,33 +97,16 @@ def _observe(
             ref[CORES] = _find_cores(units[s], first, n, window, eps, min_samples, cores[s], squared)
 
 
-class Dbscan(ArrayModel):
+class Dbscan(KernelModel):
     """Distance to the nearest core window."""
 
     kind: ClassVar[str] = "dbscan"
     version: ClassVar[int] = 1
 
     def __init__(self, eps: float, min_samples: int, window: int, history: int, warmup: int) -> None:
-        self._shape = (history, window, eps, min_samples)
         state = SeriesState(
             **columns(history, window),
             referred=Column((3,), np.int32),
             core=Column((history,), np.bool_),
         )
-        super().__init__(max(warmup, 2 * min_samples + window), state)
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - windows count readings, not time
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        state = self._state
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["ring"], state["raw"], state["unit"], state["band"],
-            state["referred"], state["core"], *self._shape,
-        )  # fmt: skip
+        super().__init__(max(warmup, 2 * min_samples + window), state, _observe, history, window, eps, min_samples)

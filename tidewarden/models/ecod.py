@@ -17,11 +17,10 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.frames import BoolArray, FloatArray, IntArray
 from tidewarden.models.band import BAND_ROW, COUNT, band_deviation, band_learn, band_of
-from tidewarden.models.contract import Judgement
 from tidewarden.models.features import FEATURES, LOOK, bounded, look, look_learn
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 FEWEST = 16  # readings of which there are tails
 SKEW_EVERY = 16  # readings after which skewness is computed anew
@@ -108,32 +107,16 @@ def _observe(
             band_learn(band, x)
 
 
-class Ecod(ArrayModel):
+class Ecod(KernelModel):
     """Tail probabilities of a reading's features."""
 
     kind: ClassVar[str] = "ecod"
     version: ClassVar[int] = 1
 
     def __init__(self, history: int, warmup: int) -> None:
-        self._history = history
         state = SeriesState(
             band=Column((BAND_ROW,), np.float64),
             look=Column((LOOK + FEATURES,), np.float64),
             past=Column((FEATURES, history), np.float64),
         )
-        super().__init__(warmup, state)
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - ranks have no clock
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        state = self._state
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["band"], state["look"], state["past"], self._history,
-        )  # fmt: skip
+        super().__init__(warmup, state, _observe, history)

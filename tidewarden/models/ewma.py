@@ -14,9 +14,8 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.frames import BoolArray, FloatArray, IntArray
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 BOUND = 4.0
 YOUNG = 8
@@ -68,25 +67,12 @@ def _observe(
             row[COUNT] = count + 1.0
 
 
-class Ewma(ArrayModel):
+class Ewma(KernelModel):
     """Distance from an exponentially weighted mean."""
 
     kind: ClassVar[str] = "ewma"
     version: ClassVar[int] = 1
 
     def __init__(self, half_life: float, warmup: int) -> None:
-        self._gain = 1.0 - 0.5 ** (1.0 / half_life)
-        super().__init__(warmup, SeriesState(rows=Column((8,), np.float64)))
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - the mean has no clock
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper, self._state["rows"], self._gain
-        )
+        gain = 1.0 - 0.5 ** (1.0 / half_life)
+        super().__init__(warmup, SeriesState(rows=Column((8,), np.float64)), _observe, gain)

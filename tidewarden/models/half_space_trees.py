@@ -23,10 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.frames import BoolArray, FloatArray, IntArray
 from tidewarden.models.band import BAND_ROW, MEDIAN, band_deviation, band_learn, band_of, band_step, beyond
-from tidewarden.models.contract import Judgement
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 from tidewarden.models.windows import lag_weights, window_of
 
 SCALE_GAIN = 0.002  # of the deviations that windows are measured in: slower than the band, or a season would vanish
@@ -168,17 +167,15 @@ def random_cuts(seed: int, n_trees: int, depth: int, n_lags: int) -> IntArray:
     return cuts.ravel()
 
 
-class HalfSpaceTrees(ArrayModel):
+class HalfSpaceTrees(KernelModel):
     """Half-space trees over the last readings."""
 
     kind: ClassVar[str] = "half_space_trees"
     version: ClassVar[int] = 1
 
     def __init__(self, trees: int, depth: int, lags: int, period: int, seed: int, warmup: int) -> None:
-        self._cuts = random_cuts(seed, trees, depth, lags)
-        self._depth = depth
-        self._period = period
-        self._first_period = max(8, min(period, warmup // 2, FIRST_MOST))
+        cuts = random_cuts(seed, trees, depth, lags)
+        first_period = max(8, min(period, warmup // 2, FIRST_MOST))
         state = SeriesState(
             stat=Column((STAT,), np.float64),
             band=Column((BAND_ROW,), np.float64),
@@ -187,20 +184,4 @@ class HalfSpaceTrees(ArrayModel):
             # Of each leaf its -log density in steps of 1 / NATS, and the readings of this period, side by side.
             leaf=Column((trees, 2**depth, 2), np.uint16),
         )
-        super().__init__(max(warmup, YOUNG + self._first_period), state)
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - windows count readings, not time
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        state = self._state
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["stat"], state["band"], state["scale"], state["ring"], state["leaf"],
-            self._cuts, self._depth, self._first_period, self._period,
-        )  # fmt: skip
+        super().__init__(max(warmup, YOUNG + first_period), state, _observe, cuts, depth, first_period, period)

@@ -16,12 +16,11 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.frames import BoolArray, FloatArray, IntArray
 from tidewarden.models.band import BAND_ROW, COUNT, MEDIAN, band_deviation, band_learn, band_of
-from tidewarden.models.contract import Judgement
 from tidewarden.models.features import FEATURES, LOOK, bounded, look, look_learn
 from tidewarden.models.histograms import BINS, age, extend, place
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 FIT = 32  # readings from which the histograms' unit is taken
 FEWEST = 16  # readings in the histograms from which one is judged
@@ -112,33 +111,18 @@ def _observe(
             band_learn(band, x)
 
 
-class Histogram(ArrayModel):
+class Histogram(KernelModel):
     """Histogram-based outlier score."""
 
     kind: ClassVar[str] = "histogram"
     version: ClassVar[int] = 1
 
     def __init__(self, memory: int, warmup: int) -> None:
-        self._memory = 2.0 * memory  # counts halve when there are so many: `memory` of them stay
+        most = 2.0 * memory  # counts halve when there are so many: `memory` of them stay
         state = SeriesState(
             band=Column((BAND_ROW,), np.float64),
             look=Column((ROW,), np.float64),
             hist=Column((FEATURES, BINS), np.float32),
             edge=Column((FEATURES, 2), np.float64),
         )
-        super().__init__(max(warmup, FIT + FEWEST), state)
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - a histogram has no clock
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        state = self._state
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["band"], state["look"], state["hist"], state["edge"], self._memory,
-        )  # fmt: skip
+        super().__init__(max(warmup, FIT + FEWEST), state, _observe, most)

@@ -18,7 +18,6 @@ import numpy as np
 from numba import njit
 
 from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement
 from tidewarden.models.profile import learn_offset, offset_of, seasons, steps_at, two_seasons
 from tidewarden.models.residual import (
     BAND,
@@ -31,7 +30,7 @@ from tidewarden.models.residual import (
     learn_residual,
     spread_of,
 )  # fmt: skip
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 MOST_STEPS = 8.0  # intervals that the trend is drawn on over a gap: beyond, the level is the better guess
 
@@ -97,7 +96,7 @@ def _observe(
         learn_grain(rows, s, x)
 
 
-class HoltWinters(ArrayModel):
+class HoltWinters(KernelModel):
     """Residual of additive triple exponential smoothing."""
 
     kind: ClassVar[str] = "holt_winters"
@@ -114,22 +113,10 @@ class HoltWinters(ArrayModel):
         seasonality_ms: Sequence[int],
         interval_ms: int,
     ) -> None:
-        self._alpha, self._beta, self._damping = alpha, beta, damping
-        self._interval_ms = float(interval_ms)
-        self._seasons = seasons(seasonality_ms, bins, interval_ms, gamma)
+        grid = seasons(seasonality_ms, bins, interval_ms, gamma)
+        state = SeriesState(row=Column((OWN + 3,), np.float64), profile=Column((len(grid.ms), bins, 2), np.float64))
+        if warmup is None:
+            warmup = two_seasons(grid.ms, interval_ms, 60)
         super().__init__(
-            two_seasons(self._seasons.ms, interval_ms, 60) if warmup is None else warmup,
-            SeriesState(
-                row=Column((OWN + 3,), np.float64), profile=Column((len(self._seasons.ms), bins, 2), np.float64)
-            ),
-        )
-
-    def observe(
-        self, series: IntArray, timestamp: TimeArray, value: FloatArray, learn: BoolArray, out: Judgement
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        _observe(
-            series, timestamp, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            self._state["row"], self._state["profile"], *self._seasons, self._interval_ms,
-            self._alpha, self._beta, self._damping,
+            warmup, state, _observe, *grid, float(interval_ms), alpha, beta, damping, timed=True
         )  # fmt: skip

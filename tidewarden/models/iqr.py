@@ -14,10 +14,9 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement
+from tidewarden.frames import BoolArray, FloatArray, IntArray
 from tidewarden.models.residual import COUNT, OWN, learn_grain, least_spread
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 FIT = 16  # readings from which the first quartiles are taken
 STRIDE = 2.0  # boxes that a step of weight 1 takes: the best for a normal is 2.3, and smaller steps are calmer
@@ -93,27 +92,12 @@ def _observe(
             _step(rows, s, x, STRIDE * box * max(gain, 1.0 / (count + 1.0)))
 
 
-class Iqr(ArrayModel):
+class Iqr(KernelModel):
     """Distance outside of the box between the quartiles."""
 
     kind: ClassVar[str] = "iqr"
     version: ClassVar[int] = 1
 
     def __init__(self, half_life: float, fence: float, warmup: int) -> None:
-        self._gain = 1.0 - 0.5 ** (1.0 / half_life)
-        self._fence = fence
-        super().__init__(warmup, SeriesState(row=Column((ROW,), np.float64)))
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - quartiles have no clock
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper, self._state["row"], self._gain,
-            self._fence,
-        )  # fmt: skip
+        gain = 1.0 - 0.5 ** (1.0 / half_life)
+        super().__init__(warmup, SeriesState(row=Column((ROW,), np.float64)), _observe, gain, fence)

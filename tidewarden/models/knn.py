@@ -15,11 +15,10 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.frames import BoolArray, FloatArray, IntArray
 from tidewarden.models.band import band_of
-from tidewarden.models.contract import Judgement
 from tidewarden.models.past import columns, distances, query_of, remember, smallest, surprise_of, windows_of
-from tidewarden.models.state import ArrayModel, SeriesState
+from tidewarden.models.state import KernelModel, SeriesState
 
 FEWEST = 16  # windows from which one is judged
 
@@ -61,27 +60,13 @@ def _observe(
             remember(st, bands[s], raws[s], units[s], x)
 
 
-class Knn(ArrayModel):
+class Knn(KernelModel):
     """Distance to the k-th nearest of the last windows."""
 
     kind: ClassVar[str] = "knn"
     version: ClassVar[int] = 1
 
     def __init__(self, k: int, window: int, history: int, warmup: int) -> None:
-        self._shape = (history, window, k)
-        super().__init__(max(warmup, k + window + FEWEST), SeriesState(**columns(history, window)))
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - windows count readings, not time
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        state = self._state
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["ring"], state["raw"], state["unit"], state["band"], *self._shape,
-        )  # fmt: skip
+        super().__init__(
+            max(warmup, k + window + FEWEST), SeriesState(**columns(history, window)), _observe, history, window, k
+        )

@@ -23,11 +23,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.frames import BoolArray, FloatArray, IntArray
 from tidewarden.models.band import BAND_ROW, band_learn, band_of
-from tidewarden.models.contract import Judgement
 from tidewarden.models.histograms import BINS, age, extend, place
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 from tidewarden.models.windows import window_of
 
 TERMS = 3  # readings that a projection mixes; about the root of the usual eight lags, as in the paper
@@ -226,15 +225,14 @@ def directions(seed: int, n: int, n_lags: int) -> tuple[IntArray, FloatArray]:
     return picks, weights
 
 
-class Loda(ArrayModel):
+class Loda(KernelModel):
     """Density of sparse random projections of the last readings."""
 
     kind: ClassVar[str] = "loda"
     version: ClassVar[int] = 1
 
     def __init__(self, projections: int, lags: int, seed: int, warmup: int) -> None:
-        self._lags = lags
-        self._picks, self._weights = directions(seed, projections, lags)
+        picks, weights = directions(seed, projections, lags)
         n_fit = max(2 * lags, 8, min(FIT, warmup // 2))
         state = SeriesState(
             stat=Column((STAT,), np.float64),
@@ -243,20 +241,4 @@ class Loda(ArrayModel):
             hist=Column((projections, BINS), np.uint16),
             edge=Column((projections, 2), np.float64, 1.0),
         )
-        super().__init__(max(warmup, n_fit), state)
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - windows count readings, not time
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        state = self._state
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["stat"], state["band"], state["ring"], state["hist"], state["edge"],
-            self._picks, self._weights, self._lags,
-        )  # fmt: skip
+        super().__init__(max(warmup, n_fit), state, _observe, picks, weights, lags)

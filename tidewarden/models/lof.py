@@ -17,11 +17,10 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.frames import BoolArray, FloatArray, IntArray
 from tidewarden.models.band import band_of
-from tidewarden.models.contract import Judgement
 from tidewarden.models.past import columns, distances, query_of, remember, windows_of
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 SAME = 0.01  # spreads added to every mean reach: among equal values nothing is a thousand times thinner
 REF_FIRST, REF_N = range(2)
@@ -121,34 +120,17 @@ def _observe(
                 _refer(units[s], first, n, window, k, k_distances[s], reaches[s], squared)
 
 
-class Lof(ArrayModel):
+class Lof(KernelModel):
     """Local outlier factor among the last windows."""
 
     kind: ClassVar[str] = "lof"
     version: ClassVar[int] = 1
 
     def __init__(self, k: int, window: int, history: int, warmup: int) -> None:
-        self._shape = (history, window, k)
         state = SeriesState(
             **columns(history, window),
             referred=Column((2,), np.int32),
             k_distance=Column((history,), np.float32),
             reach=Column((history,), np.float32),
         )
-        super().__init__(max(warmup, 3 * k + window), state)
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - windows count readings, not time
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        state = self._state
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["ring"], state["raw"], state["unit"], state["band"],
-            state["referred"], state["k_distance"], state["reach"], *self._shape,
-        )  # fmt: skip
+        super().__init__(max(warmup, 3 * k + window), state, _observe, history, window, k)

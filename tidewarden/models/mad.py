@@ -14,9 +14,8 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.frames import BoolArray, FloatArray, IntArray
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 FIT = 16  # readings from which the first median is taken
 SIGMA = 1.4826  # median absolute deviations of a normal in one standard deviation
@@ -81,25 +80,12 @@ def _observe(
         row[MAD] = mad * (1.0 + pace if away > mad else 1.0 - pace)
 
 
-class Mad(ArrayModel):
+class Mad(KernelModel):
     """Distance from a running median."""
 
     kind: ClassVar[str] = "mad"
     version: ClassVar[int] = 1
 
     def __init__(self, half_life: float, warmup: int) -> None:
-        self._gain = 1.0 - 0.5 ** (1.0 / half_life)
-        super().__init__(warmup, SeriesState(rows=Column((ROW,), np.float64)))
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - the median has no clock
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper, self._state["rows"], self._gain
-        )
+        gain = 1.0 - 0.5 ** (1.0 / half_life)
+        super().__init__(warmup, SeriesState(rows=Column((ROW,), np.float64)), _observe, gain)

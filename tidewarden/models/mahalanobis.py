@@ -17,11 +17,10 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.frames import BoolArray, FloatArray, IntArray
 from tidewarden.models.band import BAND_ROW, COUNT, band_learn, band_of
-from tidewarden.models.contract import Judgement
 from tidewarden.models.lags import push, vector
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 MEMORY = 1000.0  # windows after which a window's weight has fallen to a third
 LIMIT = 4.0  # mean squared deviation of a window, under the covariance, from which it is drawn in
@@ -142,7 +141,7 @@ def _observe(
             band_learn(band, x)
 
 
-class Mahalanobis(ArrayModel):
+class Mahalanobis(KernelModel):
     """Robust, shrunk covariance of the last readings."""
 
     kind: ClassVar[str] = "mahalanobis"
@@ -156,19 +155,4 @@ class Mahalanobis(ArrayModel):
             covariance=Column((window, window), np.float64),
             inverse=Column((window, window), np.float64),
         )
-        super().__init__(max(warmup, 4 * window + 8), state)
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - windows count readings, not time
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        state = self._state
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["band"], state["stat"], state["lag"], state["covariance"], state["inverse"],
-        )  # fmt: skip
+        super().__init__(max(warmup, 4 * window + 8), state, _observe)

@@ -20,11 +20,10 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.frames import BoolArray, FloatArray, IntArray
 from tidewarden.models.band import band_of
-from tidewarden.models.contract import Judgement
 from tidewarden.models.past import BOUND, FAR, FILL, SETTLED, columns, in_units, remember
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 FLAT = 0.1  # spreads of the series: least deviation that a window is divided by
 SAME = 0.01  # squared distance below which two shapes are the same
@@ -176,35 +175,18 @@ def _observe(
                     _move_on(units[s], shapes[s], products[s], int(st[FILL]), history, window, exclusion)
 
 
-class MatrixProfile(ArrayModel):
+class MatrixProfile(KernelModel):
     """Distance of the newest shape from its nearest."""
 
     kind: ClassVar[str] = "matrix_profile"
     version: ClassVar[int] = 1
 
     def __init__(self, window: int, history: int, warmup: int) -> None:
-        self._window = window
-        self._exclusion = max(1, window // 2)
-        ring = columns(history + self._exclusion, window)
+        exclusion = max(1, window // 2)
+        ring = columns(history + exclusion, window)
         state = SeriesState(
             **ring,
             shape=Column((3, *ring["unit"].shape), np.float32),
             product=Column((history,), np.float64),
         )
-        super().__init__(max(warmup, 4 * window), state)
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - windows count readings, not time
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        state = self._state
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["ring"], state["raw"], state["unit"], state["band"], state["shape"], state["product"],
-            self._window, self._exclusion,
-        )  # fmt: skip
+        super().__init__(max(warmup, 4 * window), state, _observe, window, exclusion)

@@ -19,11 +19,10 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.frames import BoolArray, FloatArray, IntArray
 from tidewarden.models.band import BAND_ROW, COUNT, band_learn, band_of
-from tidewarden.models.contract import Judgement
 from tidewarden.models.lags import BOUND, push, vector
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 GAIN = 0.002  # least step: a memory of some 500 readings
 FEWEST = 32  # steps from which one is judged
@@ -125,34 +124,18 @@ def frequencies(window: int, gamma: float, n_features: int, seed: int) -> tuple[
     return turns, rng.random(n_features)
 
 
-class OneClassSvm(ArrayModel):
+class OneClassSvm(KernelModel):
     """Online one-class support vector machine on random Fourier features."""
 
     kind: ClassVar[str] = "one_class_svm"
     version: ClassVar[int] = 1
 
     def __init__(self, nu: float, gamma: float | None, window: int, features: int, seed: int, warmup: int) -> None:
-        self._nu = nu
-        self._frequencies = frequencies(window, 1.0 / window if gamma is None else gamma, features, seed)
+        cosines = frequencies(window, 1.0 / window if gamma is None else gamma, features, seed)
         state = SeriesState(
             band=Column((BAND_ROW,), np.float64),
             stat=Column((2,), np.float64),
             lag=Column((window,), np.float64),
             weight=Column((features,), np.float64),
         )
-        super().__init__(max(warmup, window + FEWEST), state)
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - windows count readings, not time
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        state = self._state
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["band"], state["stat"], state["lag"], state["weight"], *self._frequencies, self._nu,
-        )  # fmt: skip
+        super().__init__(max(warmup, window + FEWEST), state, _observe, *cosines, nu)

@@ -33,10 +33,10 @@ def columns(history: int, window: int) -> dict[str, Column]:
     """State of a series that remembers ``history`` windows of ``window`` readings, and the slack."""
     length = history + window - 1 + SLACK
     return {
-        "band": Column((BAND_ROW,), np.float64),
         "ring": Column((4,), np.float64),
         "raw": Column((length,), np.float64),
         "unit": Column((length,), np.float32),
+        "band": Column((BAND_ROW,), np.float64),
     }
 
 

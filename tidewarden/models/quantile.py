@@ -19,9 +19,8 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.frames import BoolArray, FloatArray, IntArray
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 COUNT, LOWER, UPPER, WIDTH = range(4)
 
@@ -86,34 +85,18 @@ def _observe(
                 rows[s, WIDTH] = max(rows[s, UPPER] - rows[s, LOWER], 1e-3 * level, 1e-9)
 
 
-class Quantile(ArrayModel):
+class Quantile(KernelModel):
     """Limits from the quantiles of a training window."""
 
     kind: ClassVar[str] = "quantile"
     version: ClassVar[int] = 1
 
     def __init__(self, lower: float, upper: float, window: int) -> None:
-        self._window = window
-        self._at_lower = lower * (window - 1)  # position in the smallest, rising
-        self._at_upper = (1.0 - upper) * (window - 1)  # position in the largest, falling
+        at_lower = lower * (window - 1)  # position in the smallest, rising
+        at_upper = (1.0 - upper) * (window - 1)  # position in the largest, falling
         state = SeriesState(
             row=Column((4,), np.float64),
-            smallest=Column((math.floor(self._at_lower) + 2,), np.float64),
-            largest=Column((math.floor(self._at_upper) + 2,), np.float64),
+            smallest=Column((math.floor(at_lower) + 2,), np.float64),
+            largest=Column((math.floor(at_upper) + 2,), np.float64),
         )
-        super().__init__(window, state)
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - the window counts readings
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order; learn from it where ``learn`` is set and the window is not full yet."""
-        state = self._state
-        _observe(
-            series, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["row"], state["smallest"], state["largest"], self._window, self._at_lower, self._at_upper,
-        )  # fmt: skip
+        super().__init__(window, state, _observe, window, at_lower, at_upper)

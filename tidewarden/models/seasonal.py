@@ -17,8 +17,7 @@ import numpy as np
 from numba import njit
 
 from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 BOUND = 4.0
 BAND = 3.23  # mean absolute deviations on each side that hold 99 % of a normal: 2.576 · 1.2533
@@ -99,7 +98,7 @@ def _observe(
         row[COUNT] = count + 1.0
 
 
-class Seasonal(ArrayModel):
+class Seasonal(KernelModel):
     """Residual against the profile of the season."""
 
     kind: ClassVar[str] = "seasonal"
@@ -110,21 +109,12 @@ class Seasonal(ArrayModel):
     ) -> None:
         if not seasonality_ms:
             raise ValueError("model seasonal needs a season: give seasonality, as in [1d], or choose model ewma or mad")
-        self._season_ms = np.array(seasonality_ms, np.int64)
-        per_season = np.maximum(1.0, self._season_ms / interval_ms)
+        season_ms = np.array(seasonality_ms, np.int64)
+        per_season = np.maximum(1.0, season_ms / interval_ms)
         per_visit = np.maximum(1.0, per_season / bins)
-        self._season_gain = 1.0 - 0.5 ** (1.0 / (half_life * per_visit))
-        self._level_gain = float(1.0 - 0.5 ** (4.0 / max(4.0, per_season[0])))
-        super().__init__(
-            int(min(2 * per_season[0], 100_000)) if warmup is None else warmup,
-            SeriesState(rows=Column((8,), np.float64), profile=Column((len(seasonality_ms), bins, 2), np.float64)),
-        )
-
-    def observe(
-        self, series: IntArray, timestamp: TimeArray, value: FloatArray, learn: BoolArray, out: Judgement
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        _observe(
-            series, timestamp, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            self._state["rows"], self._state["profile"], self._season_ms, self._season_gain, self._level_gain,
-        )  # fmt: skip
+        season_gain = 1.0 - 0.5 ** (1.0 / (half_life * per_visit))
+        level_gain = float(1.0 - 0.5 ** (4.0 / max(4.0, per_season[0])))
+        state = SeriesState(rows=Column((8,), np.float64), profile=Column((len(season_ms), bins, 2), np.float64))
+        if warmup is None:
+            warmup = int(min(2 * per_season[0], 100_000))
+        super().__init__(warmup, state, _observe, season_ms, season_gain, level_gain, timed=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tidewarden.models.contract import Model, State
+from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
+from tidewarden.models.contract import Judgement, Model, State
 
 
 class Column(NamedTuple):
@@ -35,6 +37,10 @@ class SeriesState:
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         """The array called ``name``; its first axis may be longer than `n_series`."""
         return self._arrays[name]
+
+    def arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        """All arrays, in the order of the columns; their first axis may be longer than `n_series`."""
+        return tuple(self._arrays.values())
 
     @property
     def bytes_per_series(self) -> int:
@@ -110,3 +116,35 @@ class ArrayModel(Model):
     def restore(self, state: State) -> None:
         """Go on from a snapshot; ValueError says what does not fit."""
         self._state.restore(state)
+
+
+class KernelModel(ArrayModel):
+    """A model that is one kernel over its arrays.
+
+    Args:
+        warmup: readings a series needs before it is scored.
+        state: the arrays that the kernel works on.
+        kernel: called as ``kernel(series, value, learn, surprise, expected, lower, upper, *arrays, *constants)``, with
+            the timestamps behind the series where ``timed``; the arrays are the state's, in the order of their
+            columns. It scores each reading in order, then learns from it where ``learn`` is set.
+        constants: what the kernel needs beyond the arrays.
+        timed: whether it looks at the clock.
+    """
+
+    def __init__(
+        self, warmup: int, state: SeriesState, kernel: Callable[..., None], *constants: Any, timed: bool = False
+    ) -> None:
+        super().__init__(warmup, state)
+        self._kernel = kernel
+        self._constants = constants
+        self._timed = timed
+
+    def observe(
+        self, series: IntArray, timestamp: TimeArray, value: FloatArray, learn: BoolArray, out: Judgement
+    ) -> None:
+        """Score each reading in order, then learn from it where ``learn`` is set."""
+        clock = (timestamp,) if self._timed else ()
+        arrays = self._state.arrays()
+        self._kernel(
+            series, *clock, value, learn, out.surprise, out.expected, out.lower, out.upper, *arrays, *self._constants
+        )

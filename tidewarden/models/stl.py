@@ -27,7 +27,6 @@ import numpy as np
 from numba import njit
 
 from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement
 from tidewarden.models.profile import OFFSET, VISITS, drawn, seasons, steps_at, two_seasons
 from tidewarden.models.residual import (
     BAND,
@@ -40,7 +39,7 @@ from tidewarden.models.residual import (
     learn_residual,
     spread_of,
 )  # fmt: skip
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 LATEST = 2  # of a step: its latest mean, beside its offset and how often it was seen
 STEP, SUM, N, TOTAL, KNOWN, SINCE, ROUND = range(7)  # of a season: the step that is under way, and the round
@@ -190,7 +189,7 @@ def tricube(n: int) -> FloatArray:
     return weights
 
 
-class Stl(ArrayModel):
+class Stl(KernelModel):
     """What trend and seasons leave unexplained."""
 
     kind: ClassVar[str] = "stl"
@@ -205,28 +204,17 @@ class Stl(ArrayModel):
         seasonality_ms: Sequence[int],
         interval_ms: int,
     ) -> None:
-        self._ms, self._bins, self._middle, _ = seasons(seasonality_ms, bins, interval_ms, 0.5)
-        self._gain = np.full(len(self._ms), 1.0 - math.pow(0.5, 1.0 / half_life))
+        ms, bins_of, middle, _ = seasons(seasonality_ms, bins, interval_ms, 0.5)
+        gain = np.full(len(ms), 1.0 - math.pow(0.5, 1.0 / half_life))
         weights = tricube(trend)
-        self._weights = np.concatenate([weights[::-1], weights[::-1]])
-        self._upto = np.concatenate([[0.0], np.cumsum(weights)])
-        super().__init__(
-            two_seasons(self._ms, interval_ms, 60) if warmup is None else warmup,
-            SeriesState(
-                row=Column((OWN,), np.float64),
-                ring=Column((trend,), np.float64),
-                profile=Column((len(self._ms), bins, 3), np.float64),
-                under_way=Column((len(self._ms), 7), np.float64),
-            ),
+        both_sides = np.concatenate([weights[::-1], weights[::-1]])
+        upto = np.concatenate([[0.0], np.cumsum(weights)])
+        state = SeriesState(
+            row=Column((OWN,), np.float64),
+            ring=Column((trend,), np.float64),
+            profile=Column((len(ms), bins, 3), np.float64),
+            under_way=Column((len(ms), 7), np.float64),
         )
-
-    def observe(
-        self, series: IntArray, timestamp: TimeArray, value: FloatArray, learn: BoolArray, out: Judgement
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        state = self._state
-        _observe(
-            series, timestamp, value, learn, out.surprise, out.expected, out.lower, out.upper,
-            state["row"], state["ring"], state["profile"], state["under_way"],
-            self._ms, self._bins, self._middle, self._gain, self._weights, self._upto,
-        )  # fmt: skip
+        if warmup is None:
+            warmup = two_seasons(ms, interval_ms, 60)
+        super().__init__(warmup, state, _observe, ms, bins_of, middle, gain, both_sides, upto, timed=True)

@@ -15,10 +15,9 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from tidewarden.frames import BoolArray, FloatArray, IntArray, TimeArray
-from tidewarden.models.contract import Judgement
+from tidewarden.frames import BoolArray, FloatArray, IntArray
 from tidewarden.models.residual import BOUND, COUNT, OWN, YOUNG, learn_grain, least_spread
-from tidewarden.models.state import ArrayModel, Column, SeriesState
+from tidewarden.models.state import Column, KernelModel, SeriesState
 
 BAND = 2.576  # deviations on each side that hold 99 % of a normal
 HUGE = 1e140  # what is beyond is learned as this: the squares of a window of them still add up to a number
@@ -83,23 +82,12 @@ def _observe(
             learn_grain(rows, s, x)
 
 
-class Zscore(ArrayModel):
+class Zscore(KernelModel):
     """Distance from the mean of the last readings."""
 
     kind: ClassVar[str] = "zscore"
     version: ClassVar[int] = 1
 
     def __init__(self, window: int, warmup: int) -> None:
-        super().__init__(warmup, SeriesState(row=Column((8,), np.float64), window=Column((window,), np.float64)))
-
-    def observe(
-        self,
-        series: IntArray,
-        timestamp: TimeArray,  # noqa: ARG002 - the window counts readings
-        value: FloatArray,
-        learn: BoolArray,
-        out: Judgement,
-    ) -> None:
-        """Score each reading in order, then learn from it where ``learn`` is set."""
-        state = self._state
-        _observe(series, value, learn, out.surprise, out.expected, out.lower, out.upper, state["row"], state["window"])
+        state = SeriesState(row=Column((8,), np.float64), window=Column((window,), np.float64))
+        super().__init__(warmup, state, _observe)

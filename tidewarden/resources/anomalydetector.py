@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, mo
 from tidewarden.resources.base import Duration, Model, Name, Resource, Selector
 from tidewarden.resources.candidate import Candidate
 from tidewarden.resources.models import ModelSpec
+from tidewarden.resources.training import TrainingSpec
 
 BUDGET_PATTERN = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)/(hour|day|week)$"
 _PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7}
@@ -59,7 +60,10 @@ def _matches(patterns: list[str], name: str) -> bool:
 class Alerting(Model):
     """When a score becomes an anomaly: a budget of false alarms, or a threshold; never both."""
 
-    budget: Budget | None = Field(None, gt=0, le=100_000, description="False alarms of the whole detector, as 2/day.")
+    budget: Budget | None = Field(None, gt=0, le=100_000, description="False alarms of the whole scope, as 2/day.")
+    scope: Literal["detector", "tenant", "series"] = Field(
+        "detector", description="Whose budget it is: the detector's as a whole, each tenant's, or each series' own."
+    )
     threshold: float | None = Field(None, gt=0, le=1, description="Anomaly score; 0.8 is 1 in 63,000 normal readings.")
     direction: Literal["up", "down", "both"] = Field("both", description="Which way counts.")
     min_deviation: float = Field(0.0, ge=0, description="Smallest distance from the expected value that counts.")
@@ -94,6 +98,15 @@ class Autoscaling(Model):
         return self
 
 
+class Drift(Model):
+    """Whether what the detector watches is still what it learned from; changes no score."""
+
+    watch: bool = Field(True, description="Look for drift of the data, of the model and of the source.")
+    window: Annotated[Duration, Field(ge=60_000)] | None = Field(
+        None, description="What is compared with what; absent: the longest season, at least 1d."
+    )
+
+
 class AnomalyDetectorSpec(Model):
     """Spec of an AnomalyDetector."""
 
@@ -105,6 +118,7 @@ class AnomalyDetectorSpec(Model):
         max_length=2,
         description="Seasons to expect; an empty list: none.",
     )
+    training: TrainingSpec | None = Field(None, description="Begin with a registered version; absent: with nothing.")
     alerting: Alerting = Field(
         default_factory=Alerting,
         description="When a score becomes an anomaly: a budget of false alarms or a threshold; absent: threshold 0.8.",
@@ -112,6 +126,7 @@ class AnomalyDetectorSpec(Model):
     candidate: Candidate | None = Field(
         None, description="A second model that is compared with this detector's own and may take over from it."
     )
+    drift: Drift = Field(default_factory=Drift, description="Conditions DataDrift, ModelDrift and SourceDrift.")
     rollup: list[Level] = Field(default=["node", "cluster", "tenant"], description="Levels to roll scores up to.")
     replicas: int = Field(
         1, ge=0, le=1_000, description="Detector pods, in a cluster; more than the stream has partitions are idle."

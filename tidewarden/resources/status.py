@@ -124,6 +124,11 @@ class AnomalyDetectorStatus(Status):
     """Status of an AnomalyDetector."""
 
     model: str = Field("", description="Kind of its model.")
+    began_with: list[int] = Field(
+        default_factory=list,
+        max_length=1_000,
+        description="Registered versions that it began with, if any.",
+    )
     series: int = Field(0, ge=0, description="Series that it knows.")
     learning: int = Field(0, ge=0, description="Series that have too few readings to be scored.")
     ready: int = Field(0, ge=0, description="Series that are scored.")

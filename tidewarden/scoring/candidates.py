@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
+from tidewarden.drift.monitor import Findings
 from tidewarden.events import Anomaly
 from tidewarden.frames import LEARNING, SCORE_COLUMNS, BoolArray, Frame, ScoreFrame, SeriesKey, SeriesTable, TimeArray
 from tidewarden.resources.candidate import Candidate
@@ -108,6 +109,21 @@ class Contest:
         """Memory that the state of both scorers takes."""
         return self._champion.state_bytes + self._candidate.state_bytes
 
+    @property
+    def origin(self) -> Mapping[str, Any] | None:
+        """The registered version that the champion began with; see `Scorer.origin`."""
+        return self._champion.origin
+
+    def begin(
+        self, state: bytes, origin: Mapping[str, Any], mine: Callable[[SeriesKey], bool] = lambda _: True
+    ) -> None:
+        """The champion begins with a registered version; see `Scorer.begin`. The candidate learns from nothing."""
+        self._champion.begin(state, origin, mine)
+
+    def drift(self, watermarks: Mapping[str, int]) -> Findings:
+        """What has drifted, as the champion sees it; see `Scorer.drift`."""
+        return self._champion.drift(watermarks)
+
     def learning(self) -> Learning:
         """How far the champion is."""
         return self._champion.learning()
@@ -186,7 +202,15 @@ class Contest:
         )
 
     def _new_candidate(self) -> Scorer:
-        spec = self._config.spec.model_copy(update={"model": self._spec.model, "candidate": None})
+        champion = self._config.spec
+        spec = champion.model_copy(
+            update={
+                "model": self._spec.model,
+                "candidate": None,
+                "training": None,  # names a version of the champion's model
+                "drift": champion.drift.model_copy(update={"watch": False}),  # of the readings, which are the same
+            }
+        )
         return Scorer(replace(self._config, spec=spec), self._table)
 
     def _new_state(self) -> _State:

@@ -7,7 +7,8 @@ rate: one long outage does not make the next one normal.
 
 **A budget** of B false alarms a day over n series with R readings a day each asks of a single reading
 ``p <= B / (n · R)``. A run of readings is one alarm, so that is the careful side. ``n`` counts the
-series that have reported so far, in order of arrival.
+series that share the budget and have reported so far, in order of arrival: all of the detector's, or those of
+the same tenant; with ``scope: series`` each has the budget for itself, and n is 1.
 """
 
 from __future__ import annotations
@@ -42,17 +43,20 @@ class Rules(NamedTuple):
     budget_per_reading: float  # B / R: allowed rate over all series; 0 without a budget
     direction: int  # +1 up, -1 down, 0 both
     min_deviation: float
+    shared: bool  # whether series share the budget
 
     @classmethod
     def of(cls, alerting: Alerting, interval_ms: int, budget_share: float = 1.0) -> Rules:
         """The rules of a detector's alerting block, of whose budget this much is at hand."""
         threshold = DEFAULT_THRESHOLD if alerting.threshold is None else alerting.threshold
-        budget = 0.0 if alerting.budget is None else alerting.budget * budget_share * interval_ms / DAY_MS
+        shared = alerting.scope != "series"
+        share = budget_share if shared else 1.0  # a series is a whole one wherever it is
+        budget = 0.0 if alerting.budget is None else alerting.budget * share * interval_ms / DAY_MS
         direction = {"up": 1, "down": -1, "both": 0}[alerting.direction]
-        return cls(threshold * DECADES, budget, direction, alerting.min_deviation)
+        return cls(threshold * DECADES, budget, direction, alerting.min_deviation, shared)
 
     def needed_log10_p(self, n_series: int) -> float:
-        """-log10 p that a reading needs while ``n_series`` report."""
+        """-log10 p that a reading needs while ``n_series`` that share the budget report."""
         if self.budget_per_reading <= 0.0:
             return self.log10_p
         return max(LEAST_BUDGET_LOG10_P, math.log10(max(n_series, 1) / self.budget_per_reading))
@@ -70,9 +74,10 @@ def _decide(
     upper: FloatArray,
     flags: ByteArray,
     rows: FloatArray,
+    group_of: IntArray,
     n_active: TimeArray,
     warmup: float,
-    needed: float,
+    needed: FloatArray,
     budget: float,
     direction: int,
     min_deviation: float,
@@ -83,9 +88,10 @@ def _decide(
         s = series[i]
         if rows[s, ACTIVE] == 0.0:
             rows[s, ACTIVE] = 1.0
-            n_active[0] += 1
+            group = group_of[s]
+            n_active[group] += 1
             if budget > 0.0:
-                needed = max(LEAST_BUDGET_LOG10_P, math.log10(n_active[0] / budget))
+                needed[group] = max(LEAST_BUDGET_LOG10_P, math.log10(n_active[group] / budget))
         missing = math.isnan(value[i])
         rare = log10_p[i]
         if missing:
@@ -117,7 +123,7 @@ def _decide(
         rare = min(max(rare, 0.0), SMALLEST_LOG10_P)
         score[i] = min(1.0, rare / DECADES)
         p_value[i] = math.exp(-LN_10 * rare)
-        if rare >= needed:
+        if rare >= needed[group_of[s]]:
             above = True
             if not missing and not math.isnan(expected[i]):
                 gap = value[i] - expected[i]
@@ -129,7 +135,7 @@ def _decide(
 def decide(
     series: IntArray, value: FloatArray, log10_p: FloatArray, learn: BoolArray, late: BoolArray,
     expected: FloatArray, lower: FloatArray, upper: FloatArray, flags: ByteArray,
-    rows: FloatArray, n_active: TimeArray, warmup: int, rules: Rules,
+    rows: FloatArray, group_of: IntArray, n_active: TimeArray, warmup: int, rules: Rules,
 ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
     """Scores and p-values of readings (n,) in order; sets LEARNING and ABOVE in ``flags``, blanks bands while learning.
 
@@ -144,15 +150,17 @@ def decide(
         upper: upper end of the band.
         flags: flags so far, completed in place.
         rows: state (n_series, DECISION_ROW), changed in place.
-        n_active: number of series that have reported (1,), changed in place.
+        group_of: which budget each series has a part of, an index of ``n_active``.
+        n_active: number of series that have reported, by budget, changed in place.
         warmup: readings a series needs before it is scored.
         rules: threshold or budget, direction, smallest deviation.
     """
     score = np.empty(len(series))
     p_value = np.empty(len(series))
-    needed = rules.needed_log10_p(int(n_active[0]))
+    needed = np.array([rules.needed_log10_p(n if rules.shared else 1) for n in n_active.tolist()])
     _decide(
-        series, value, log10_p, learn, late, expected, lower, upper, flags, rows, n_active, float(warmup), needed,
-        rules.budget_per_reading, rules.direction, rules.min_deviation, score, p_value,
+        series, value, log10_p, learn, late, expected, lower, upper, flags, rows, group_of, n_active, float(warmup),
+        needed, rules.budget_per_reading if rules.shared else 0.0, rules.direction, rules.min_deviation,
+        score, p_value,
     )  # fmt: skip
     return score, p_value

@@ -8,12 +8,13 @@ series of other detectors nor the ids of the process's table cost memory or chan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from tidewarden.drift.monitor import DriftMonitor, Findings
 from tidewarden.events import Anomaly
 from tidewarden.frames import Frame, IntArray, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.models.contract import Judgement, State
@@ -21,7 +22,9 @@ from tidewarden.models.registry import build
 from tidewarden.models.state import Column, SeriesState
 from tidewarden.resources import AnomalyDetector, AnomalyDetectorSpec, MetricStream
 from tidewarden.scoring.anomalies import AnomalyTracker
+from tidewarden.scoring.budgets import Budgets
 from tidewarden.scoring.calibration import Calibrator
+from tidewarden.scoring.cutting import cut
 from tidewarden.scoring.decision import DECISION_ROW, SEEN, Rules, decide
 from tidewarden.scoring.flat import FlatLine
 from tidewarden.scoring.gaps import Filled, GapFiller
@@ -108,9 +111,16 @@ class Scorer:
         self._gaps = GapFiller(config.interval_ms, config.lateness_ms, config.max_gap)
         self._silence = Silence((config.max_gap + 2) * config.interval_ms + config.lateness_ms)
         self._decisions = SeriesState(row=Column((DECISION_ROW,), np.float64))
-        self._n_active = np.zeros(1, np.int64)
+        self._budgets = Budgets(spec.alerting.scope)
         self._rules = Rules.of(spec.alerting, config.interval_ms, config.budget_share)
         self._tracker = self._new_tracker()
+        self._drift = DriftMonitor(spec, config.interval_ms, config.budget_share) if spec.drift.watch else None
+        self._origin: dict[str, Any] | None = None
+
+    @property
+    def origin(self) -> Mapping[str, Any] | None:
+        """The registered version that all this began with, as `begin` was told; None: with nothing."""
+        return self._origin
 
     @property
     def model_version(self) -> str:
@@ -131,8 +141,10 @@ class Scorer:
     def state_bytes_per_series(self) -> int:
         """Memory that one more series costs, of all parts together."""
         parts = (self._model, self._flat, self._gaps, self._tracker)
-        calibration = 0 if self._model.calibrated else self._calibrator.state_bytes_per_series
-        return sum(part.state_bytes_per_series for part in parts) + calibration + self._decisions.bytes_per_series
+        total = sum(part.state_bytes_per_series for part in parts) + self._decisions.bytes_per_series
+        if not self._model.calibrated:
+            total += self._calibrator.state_bytes_per_series
+        return total if self._drift is None else total + self._drift.state_bytes_per_series
 
     def learning(self) -> Learning:
         """How many series still learn, and a message that says how far they are."""
@@ -140,6 +152,10 @@ class Scorer:
         warmup = self._model.warmup
         young = seen[seen < warmup]
         return Learning(len(young), len(seen) - len(young), warmup, int(young.max()) if len(young) else 0)
+
+    def drift(self, watermarks: Mapping[str, int]) -> Findings:
+        """What has drifted, by the tenants' times in ms; nothing where it is not watched."""
+        return Findings() if self._drift is None else self._drift.findings(self._own, watermarks)
 
     def score(self, frame: Frame) -> Scored:
         """Score readings in arrival order, then learn from them.
@@ -224,7 +240,7 @@ class Scorer:
         self._flat.raise_log10_p(series, filled.value, filled.late, learn, log10_p)
         score, p_value = decide(
             series, filled.value, log10_p, learn, filled.late, said.expected, said.lower, said.upper, flags,
-            self._decisions["row"], self._n_active, self._model.warmup, self._rules,
+            self._decisions["row"], self._budgets.group_of, self._budgets.n_active, self._model.warmup, self._rules,
         )  # fmt: skip
         kind = np.zeros(len(series), np.uint8)
         scores = ScoreFrame(
@@ -232,6 +248,8 @@ class Scorer:
             score, p_value, said.expected, said.lower, said.upper, kind, flags,
         )  # fmt: skip
         anomalies = self._tracker.observe(scores)
+        if self._drift is not None:
+            self._drift.observe(scores, sum(anomaly.revision == 1 for anomaly in anomalies))
         scores.table = self._table
         scores.series = self._global_of[series]
         return Scored(scores, anomalies)
@@ -244,17 +262,40 @@ class Scorer:
             ("calibrator", self._calibrator.snapshot()),
             ("gaps", self._gaps.snapshot()),
             ("decisions", self._decisions.snapshot()),
-            ("totals", {"n_active": self._n_active.copy()}),
             ("tracker", self._tracker.snapshot()),
             ("flat", self._flat.snapshot()),
             ("silence", self._silence.snapshot()),
+            ("drift", {} if self._drift is None else self._drift.snapshot()),
         )
         for part, state in parts:
             arrays.update({f"{part}/{name}": array for name, array in state.items()})
-        return pack({**self._identity(), "series": [list(key) for key in self._own.keys]}, arrays)
+        series = [list(key) for key in self._own.keys]
+        return pack({**self._identity(), "origin": self._origin, "series": series}, arrays)
 
-    def restore(self, state: bytes) -> None:
-        """Go on from a snapshot, into whatever ids the table gives; ValueError says what does not fit."""
+    def begin(
+        self, state: bytes, origin: Mapping[str, Any], mine: Callable[[SeriesKey], bool] = lambda _: True
+    ) -> None:
+        """Begin with what a registered version has learned, instead of with nothing.
+
+        What it knows of each series is taken over; where its time was is not: the first reading of each node is the
+        first, nothing between it and the training is missing or late, no anomaly of the training is still open.
+
+        Args:
+            state: of the version, as `snapshot` gave it to the registry.
+            origin: what names the version, kept in every snapshot from now on; JSON.
+            mine: whether a series may come to this scorer at all, where several share a detector's.
+        """
+        select = self._config.spec.select
+        self.restore(cut(state, lambda key: select.matches(*key) and mine(key)), fresh=True)
+        self._origin = dict(origin)
+
+    def restore(self, state: bytes, *, fresh: bool = False) -> None:
+        """Go on from a snapshot, into whatever ids the table gives; ValueError says what does not fit.
+
+        Args:
+            state: what `snapshot` gave.
+            fresh: forget where its time was; see `begin`.
+        """
         header, arrays = unpack(state)
         for name, mine in self._identity().items():
             if header.get(name) != mine:
@@ -262,6 +303,12 @@ class Scorer:
                     f"the snapshot was taken with {name} {header.get(name)!r}, this detector has {mine!r}: "
                     "start without the snapshot to learn anew"
                 )
+        origin, training = header.get("origin"), self._config.spec.training
+        if not fresh and training is not None and (origin or {}).get("reference") != training.from_:
+            raise ValueError(
+                f"the snapshot began with {(origin or {}).get('reference', 'no version')!r}, this detector is to begin "
+                f"with {training.from_!r}: it begins anew with that"
+            )
 
         def part(prefix: str) -> State:
             return {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(prefix + "/")}
@@ -270,15 +317,21 @@ class Scorer:
         self._own = SeriesTable()
         self._local_of = np.full(64, UNKNOWN, np.int32)
         self._tracker = self._new_tracker()
+        self._budgets = Budgets(self._config.spec.alerting.scope)
         self._adopt(keys)
         self._model.restore(part("model"))
         self._calibrator.restore(part("calibrator"))
-        self._gaps.restore(part("gaps"))
         self._decisions.restore(part("decisions"))
-        self._n_active = part("totals")["n_active"].astype(np.int64)
-        self._tracker.restore(part("tracker"), np.arange(len(keys)))
+        self._budgets.count(self._decisions["row"][: len(keys)])
         self._flat.restore(part("flat"), range(len(keys)))
-        self._silence.restore(part("silence"))
+        if not fresh:
+            self._gaps.restore(part("gaps"))
+            self._tracker.restore(part("tracker"), np.arange(len(keys)))
+            self._silence.restore(part("silence"))
+            drift = part("drift")
+            if self._drift is not None and drift:  # older snapshots have none: the reference is taken anew
+                self._drift.restore(drift)
+        self._origin = origin
 
     def _new_tracker(self) -> AnomalyTracker:
         config = self._config
@@ -340,5 +393,8 @@ class Scorer:
             self._calibrator.resize(n)
         self._gaps.resize(n, len(self._own.nodes))
         self._decisions.resize(n)
+        self._budgets.adopt(self._own.keys)
         self._tracker.resize(n)
         self._flat.resize(n)
+        if self._drift is not None:
+            self._drift.resize(n)

@@ -122,6 +122,8 @@ def _document(resource: AnyResource, role: Role, sources: set[str]) -> dict[str,
     hidden = set(_OPERATORS[resource.kind])
     if role not in {"archive", "api"}:
         hidden |= _KEEPERS_ONLY
+    if resource.kind == "AnomalyDetector" and role != "detect":
+        hidden.add("training")
     spec = {name: value for name, value in content["spec"].items() if name not in hidden}
     if isinstance(resource, MetricStream):
         spec["sources"] = [_source(source) for source in resource.spec.sources if source.name in sources]

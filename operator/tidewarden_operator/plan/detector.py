@@ -41,11 +41,15 @@ def workload(detector: AnomalyDetector, stream: MetricStream, site: Site, role: 
     name = detector.metadata.name
     kafka, search = config.connections(stream, site.settings)
     member = ("--member", "$(POD_NAME)") if role == "detect" else ()
+    secrets = config.secrets_of(kafka, search, role)
+    training = detector.spec.training
+    if role == "detect" and training is not None and training.secret_ref is not None:
+        secrets = list(dict.fromkeys([*secrets, training.secret_ref.name]))
     return Workload(
         key=Key("AnomalyDetector", detector.metadata.namespace, name),
         name=child_name(name, role),
         role=role,
         arguments=("--name", name, *member),
         config=config.files(role, detector.metadata.namespace, [stream, detector], kafka, search, site.settings),
-        secrets=config.secrets_of(kafka, search, role),
+        secrets=secrets,
     )

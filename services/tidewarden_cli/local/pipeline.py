@@ -22,6 +22,7 @@ from tidewarden.bus.memory import MemoryBus
 from tidewarden.bus.port import Consumer, Record
 from tidewarden.clock import Clock, SystemClock
 from tidewarden.frames import SeriesKey, SeriesTable
+from tidewarden.registry.start import start_of
 from tidewarden.resources import AlertPolicy, AnomalyDetector, AnyResource, MetricSimulation, MetricStream
 from tidewarden.resources.loader import Bundle
 from tidewarden.sources import Source
@@ -245,11 +246,12 @@ class LocalPipeline:
                 latency.observe(max(0.0, self.clock.now_ms() / 1000 - float(record.headers["arrived"])))
 
         board = DetectorBoard(detector, stream, self.telemetry, self.clock)
+        start = start_of(detector, self.bundle.base_dir_of(detector), self.secrets_dir)
 
         def detect(partition: int) -> DetectService:
             return DetectService(
                 detector, stream, self.table, self.telemetry, self.clock,
-                partition=partition, partitions=self.partitions, board=board,
+                partition=partition, partitions=self.partitions, board=board, start=start,
             )  # fmt: skip
 
         self._add_service(f"detect.{name}", DetectService.reads, detect, stream, on_published=published)

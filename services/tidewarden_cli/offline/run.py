@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +63,21 @@ def score_readings(readings: Readings, spec: AnomalyDetectorSpec, warm: Readings
         raise InputError(f"--model {spec.model.kind}: {error}") from None
     if warm is not None:
         _feed(scorer, table, warm, warm.timestamp)
+    return _feed(scorer, table, readings, readings.timestamp)
+
+
+def score_from_state(readings: Readings, config: ScorerConfig, state: bytes, origin: Mapping[str, Any]) -> FileScores:
+    """Score every reading of a file with what a registered version has learned.
+
+    Args:
+        readings: the file.
+        config: of the version.
+        state: of the version.
+        origin: what names it.
+    """
+    table = SeriesTable()
+    scorer = Scorer(config, table)
+    scorer.begin(state, origin)
     return _feed(scorer, table, readings, readings.timestamp)
 
 

@@ -38,6 +38,15 @@ def score(
     ],
     model: Annotated[str, typer.Option(help="Kind of model: auto, ewma, mad, seasonal.")] = "auto",
     warm: Annotated[Path | None, typer.Option(help="Clean file of the same form to learn from first.")] = None,
+    trained: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="DETECTOR@VERSION", help="Begin with a registered version: number, champion or latest."
+        ),
+    ] = None,
+    registry: Annotated[
+        str, typer.Option(help="With --from: folder or s3://BUCKET/PREFIX of the versions.")
+    ] = "models",
     level: Annotated[Level, typer.Option(help="A row for each reading, or for each node and time.")] = Level.series,
     output: Annotated[
         Path | None,
@@ -54,14 +63,24 @@ def score(
     p_value, expected, lower, upper and kind. With --level node it has one row for each node and time,
     with the metrics that drive its score.
 
+    With --from the model and what it has learned are those of a version that `tidewarden train` has kept;
+    series are told apart by their names, so the file must name them as the training's did.
+
     Examples:
 
       tidewarden score cpu.csv
 
       tidewarden score machine.csv.gz --warm clean.csv.gz --level node -o scores.parquet
+
+      tidewarden score june.parquet --from shop-latency@champion -o scores.parquet
     """
     with clear_errors():
-        _score(input_file, model, warm, level, output)
+        if trained is None:
+            _score(input_file, model, warm, level, output)
+        else:
+            from tidewarden_cli.training.scoring import score_from
+
+            score_from(input_file, trained, registry, model, warm, level, output)
 
 
 def _score(input_file: Path, model: str, warm: Path | None, level: Level, output: Path | None) -> None:

@@ -52,6 +52,7 @@ def _simulate(process: Process) -> None:
 
 def _detect(process: Process) -> None:
     """One member of a detector's group: the partitions that it is assigned."""
+    from tidewarden.registry.start import start_of
     from tidewarden_services.detect.board import DetectorBoard
     from tidewarden_services.detect.service import DetectService
 
@@ -68,11 +69,12 @@ def _detect(process: Process) -> None:
             latency.observe(max(0.0, clock.now_ms() / 1000 - float(record.headers["arrived"])))
 
     said = DetectorBoard(detector, stream, telemetry, clock)
+    start = start_of(detector, secrets_dir=process.settings.secrets_dir)
 
     def make(partition: int) -> DetectService:
         return DetectService(
             detector, stream, process.table, telemetry, clock,
-            partition=partition, partitions=topics.partitions, board=said,
+            partition=partition, partitions=topics.partitions, board=said, start=start,
         )  # fmt: skip
 
     service = f"detect.{name}"

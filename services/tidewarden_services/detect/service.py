@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -10,12 +11,13 @@ import numpy as np
 from tidewarden.bus.port import Record
 from tidewarden.clock import Clock
 from tidewarden.events import Anomaly, AnomalyBatch, AnomalyKind
-from tidewarden.frames import Frame, IntArray, ScoreFrame, SeriesKey, SeriesTable
+from tidewarden.frames import Frame, IntArray, NodeKey, ScoreFrame, SeriesKey, SeriesTable
+from tidewarden.registry.start import Start
 from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.scoring.candidates import Contest, left_behind, restore_either
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
 from tidewarden.telemetry import Telemetry
-from tidewarden.topics import Purpose
+from tidewarden.topics import Purpose, partition_of
 from tidewarden_services.contract import Output
 from tidewarden_services.detect.board import DetectorBoard
 from tidewarden_services.detect.kernels import take_newest
@@ -57,6 +59,9 @@ class DetectService:
         partition: of the readings, whose instance this is.
         partitions: of the stream, which share the detector's budget.
         board: shared by the instances of this detector in the process.
+        start: loads the registered version to begin with, where there is no snapshot. It is asked once, before the
+            first record; what it gave is in the snapshot that is saved before anything is published, so a restart
+            goes on from the same version, whoever is the champion by then.
     """
 
     reads: Purpose = "readings"
@@ -72,6 +77,7 @@ class DetectService:
         partition: int = 0,
         partitions: int = 1,
         board: DetectorBoard | None = None,
+        start: Callable[[], Start] | None = None,
     ) -> None:
         self._detector = detector.metadata.name
         self._stream = stream.metadata.name
@@ -85,6 +91,7 @@ class DetectService:
             Scorer(config, table) if config.spec.candidate is None else Contest(config, table)
         )
         self._orphans: list[Anomaly] = []
+        self._start = start
         self._clock = clock
         self._scored = telemetry.scored.labels(self._stream, self._detector)
         self._learned = telemetry.learned.labels(self._stream, self._detector)
@@ -103,6 +110,7 @@ class DetectService:
         """Score one frame of readings."""
         frame = record.value
         assert isinstance(frame, Frame)
+        self._begin()
         scored = self._scorer.score(frame)
         scores, anomalies = scored.scores, self._orphans + scored.anomalies
         self._orphans = []
@@ -114,6 +122,7 @@ class DetectService:
         advanced = self._advance(ended="ended" in record.headers)
         if advanced:
             owed = self._scorer.advance(self._watermarks)
+            self._board.look(self._partition, self._watermarks)
             scores, anomalies = ScoreFrame.concat([scores, owed.scores]), anomalies + owed.anomalies
         self._scored.inc(len(scores))
         opened = [anomaly for anomaly in anomalies if anomaly.revision == 1]
@@ -125,6 +134,7 @@ class DetectService:
 
     def snapshot(self) -> bytes:
         """State of model, calibration, thresholds and open anomalies, and how far time had come."""
+        self._begin()
         self._board.post()  # what the last record of a burst changed, and the hour that goes by
         scorer = self._scorer
         states = scorer.snapshot() if isinstance(scorer, Contest) else (scorer.snapshot(), b"", b"")
@@ -144,6 +154,7 @@ class DetectService:
             stays = restore_either(self._scorer, snapshot.scorer, snapshot.candidate)
             orphans = left_behind(snapshot.contest, stays)
         self._orphans = snapshot.orphans + orphans
+        self._start = None
         self._board.post(force=True)
 
     def truth(self, series: SeriesKey, from_ms: int, until_ms: int, right: bool | None) -> None:
@@ -154,6 +165,25 @@ class DetectService:
     def close(self) -> None:
         """Let go: the status board no longer counts this instance."""
         self._board.hide(self._partition)
+
+    def _begin(self) -> None:
+        """With the registered version, where there is one and no snapshot."""
+        if self._start is not None:
+            start = self._start()
+            try:
+                self._scorer.begin(start.state, start.origin, self._is_mine)
+            except ValueError as error:
+                raise ValueError(
+                    f"AnomalyDetector/{self._detector}: cannot begin with version {start.origin['version']} of "
+                    f"spec.training.registry: {error}: give spec.model as `tidewarden models show` has it, or train a "
+                    "version of this one"
+                ) from error
+            self._start = None
+            self._board.post(force=True)
+
+    def _is_mine(self, key: SeriesKey) -> bool:
+        """Whether a series comes by this instance's partition."""
+        return partition_of(NodeKey(*key[:3]), self._partitions) == self._partition
 
     def _meet_tenants(self) -> None:
         """Number the tenants of series that the table has learned since."""

@@ -30,6 +30,11 @@ def _by_detector(metric: str, how: str = "sum") -> str:
     return f"{how} by (namespace, detector) ({select(metric, 'stream', 'detector')})"
 
 
+def _drifting(*signs: str) -> str:
+    chosen = f'sign=~"{"|".join(signs)}"'
+    return f"sum by (namespace, detector, sign) ({select('tidewarden_drift_series', 'stream', 'detector', chosen)})"
+
+
 _ACCURACY = Row(
     "How good (against the truth of simulations)",
     [
@@ -147,11 +152,40 @@ _COST = Row(
         ),
     ],
 )
+_DRIFT = Row(
+    "Whether it still fits (drift)",
+    [
+        Panel(
+            "Data: series that drifted",
+            [Query(_drifting("values", "residuals"), "{{namespace}} {{detector}} {{sign}}")],
+            "Values with another distribution than in their reference window (PSI and KS), and residuals with another "
+            "mean (ADWIN). If the change is meant, the models follow; else look at what changed.",
+            width=8,
+        ),
+        Panel(
+            "Model: off its calibration",
+            [
+                Query(_by_detector("tidewarden_drift_calibration_ratio", "max"), f"{_LINE} rare readings"),
+                Query(_by_detector("tidewarden_drift_alarm_ratio", "max"), f"{_LINE} alarms"),
+            ],
+            "Of the last whole window, over what a calibrated model gives and the budget allows: 1 is as it should be.",
+            warn=2,
+            bad=4,
+            width=8,
+        ),
+        Panel(
+            "Source: series that changed their coming",
+            [Query(_drifting("vanished", "appeared", "slow", "fast"), "{{namespace}} {{detector}} {{sign}}")],
+            "Series that say nothing any more, are new, or come at another pace than the stream's interval.",
+            width=8,
+        ),
+    ],
+)
 
 MODELS = Dashboard(
     "models",
     "Model performance",
-    "Accuracy against simulations, progress of learning, memory and latency of each detector.",
-    [_ACCURACY, _LEARNING, _COST],
+    "Accuracy against simulations, progress of learning, drift, memory and latency of each detector.",
+    [_ACCURACY, _LEARNING, _DRIFT, _COST],
     [NAMESPACES, STREAMS, DETECTORS],
 )

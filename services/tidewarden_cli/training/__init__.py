@@ -1,0 +1,1 @@
+"""Training and the registry, from the command line."""
