@@ -20,6 +20,7 @@ from tidewarden.frames import Frame, SeriesKey, SeriesTable
 from tidewarden.models.contract import Judgement, Model, State
 from tidewarden.models.registry import build, kinds
 from tidewarden.resources import AnomalyDetectorSpec
+from tidewarden.resources.models import at_defaults
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
 
 DAY_MS = 86_400_000
@@ -55,8 +56,8 @@ BLOCKS: dict[str, dict[str, Any]] = {  # of kinds that cannot do without
 
 
 def spec_of(kind: str) -> AnomalyDetectorSpec:
-    block = BLOCKS.get(kind, {})
-    return AnomalyDetectorSpec.model_validate({"stream": "bench", "model": {"kind": kind, kind: block}})
+    model = at_defaults(kind) | ({kind: BLOCKS[kind]} if kind in BLOCKS else {})
+    return AnomalyDetectorSpec.model_validate({"stream": "bench", "model": model})
 
 
 def observe(model: Model, frame: Frame) -> None:

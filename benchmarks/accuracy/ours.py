@@ -18,7 +18,7 @@ from tidewarden.events import Anomaly, AnomalyKind
 from tidewarden.frames import ABSENT, ByteArray, FloatArray, Frame, SeriesKey, SeriesTable, TimeArray
 from tidewarden.models.registry import kinds as kinds_known
 from tidewarden.resources import AnomalyDetectorSpec
-from tidewarden.resources.models import PARAMETERS
+from tidewarden.resources.models import PARAMETERS, at_defaults
 from tidewarden.scoring.decision import DECADES
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
 from tidewarden_cli.offline.nodes import node_scores
@@ -60,7 +60,7 @@ def version() -> str:
 
 def spec_of(kind: str, seed: int) -> AnomalyDetectorSpec:
     """A detector with the model's defaults and this seed."""
-    block: dict[str, Any] = {"kind": kind}
+    block = at_defaults(kind)
     if is_seeded(kind):
         block[kind] = {"seed": seed}
     return AnomalyDetectorSpec.model_validate({"stream": "accuracy", "model": block})

@@ -37,7 +37,7 @@ metadata: {name: %(name)s}
 spec: {stream: warm, model: {kind: %(kind)s%(parameters)s}}
 """
 MESSAGE = b'{"tenant":"warm","cluster":"a","node":"n%d","timestamp":1767225600000,"metric":"latency_ms","value":1.5}'
-PARAMETERS = {  # of kinds that cannot do without
+NEEDED = {  # by kinds that cannot do without
     "static": ", static: {upper: 500}",
     "ensemble": ", ensemble: {members: [{kind: ewma}, {kind: static, static: {upper: 500}}]}",
 }
@@ -47,8 +47,11 @@ PATIENCE_S = 1200.0
 
 def fleet(kinds: Sequence[str]) -> str:
     """Resources of the tiny fleet, with a detector of each of these kinds."""
+    from tidewarden.resources.models import PARAMETERS
+
+    needed = {kind: NEEDED.get(kind, "" if kind in PARAMETERS else ", parameters: {}") for kind in kinds}
     detectors = [
-        DETECTOR % {"kind": kind, "name": f"warm-{kind.replace('_', '-')}", "parameters": PARAMETERS.get(kind, "")}
+        DETECTOR % {"kind": kind, "name": f"warm-{kind.replace('_', '-')}", "parameters": needed[kind]}
         for kind in kinds
     ]
     return FLEET + "".join(detectors)

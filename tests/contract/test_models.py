@@ -9,7 +9,7 @@ import pytest
 
 from tidewarden.models.contract import Judgement, Model
 from tidewarden.models.registry import build, kinds
-from tidewarden.resources.models import ModelSpec
+from tidewarden.resources.models import PARAMETERS, ModelSpec, at_defaults
 
 DAY_MS = 86_400_000
 STEP_MS = 300_000
@@ -64,7 +64,9 @@ FIELDS = ("surprise", "expected", "lower", "upper")
 
 def make(variant: str) -> Model:
     kind = variant.split("-", maxsplit=1)[0]
-    spec = ModelSpec.model_validate({"kind": kind, kind: BLOCKS[variant]})
+    # Plug-ins that are installed are held to it, too, at their defaults.
+    given = {"kind": kind, kind: BLOCKS[variant]} if kind in PARAMETERS else at_defaults(kind)
+    spec = ModelSpec.model_validate(given)
     return build(spec, (DAY_MS,), STEP_MS)
 
 

@@ -192,7 +192,7 @@ def test_nodes_can_be_judged_as_well(run: CliRunner, folder: Path) -> None:
         ("timestamp,metric,value\n2024-05-01,,1\n", [], "row 1, column 'metric' is empty"),
         ("1.5,2.5\n1,2\n", [], "put a line with column names first"),
         ("a,a\n1,2\n", [], "column 'a' is there twice"),
-        ("value\n1\n", ["--model", "magic"], "--model magic: Input should be 'auto'"),
+        ("value\n1\n", ["--model", "magic"], "--model magic: 'magic' is not one of auto, density"),
         ("value\n1\n", ["-o", "scores.xlsx"], "the ending names the format"),
         ("value\n1\n", ["-o", "nowhere/scores.csv"], "create it first"),
         ("value\n1\n", ["--warm", "nowhere.csv"], "nowhere.csv: there is no such file"),

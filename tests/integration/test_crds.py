@@ -130,7 +130,7 @@ def test_explain_reads_well_down_to_the_leaves(server: ApiServer) -> None:
     for path, words in (
         ("metricstream.spec.sources.prometheus.every", "Spacing of the steps; absent: the stream's interval."),
         ("anomalydetector.spec.alerting.quiet", "Calm readings after which an anomaly closes. Default: 10."),
-        ("adet.spec.model.kind", "DESCRIPTION: Which model. Default: auto."),
+        ("adet.spec.model.kind", "DESCRIPTION: Which model: auto, density, ewma,"),
         ("msim.status.evaluation.vusPr", "Volume under the precision-recall surface (VUS-PR)."),
         ("apol.spec.maintenance", "Windows in which alerts are kept back"),
     ):
@@ -214,7 +214,9 @@ WRONG: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "detector_budget_much": ("AnomalyDetector", "{stream: shop, alerting: {budget: 5000/hour}}", ("spec.alerting.budget", "'5000/hour' is out of bounds", "at most 100,000/day")),
     "detector_threshold": ("AnomalyDetector", "{stream: shop, alerting: {threshold: 80}}", ("spec.alerting.threshold", "should be less than or equal to 1")),
     "detector_threshold_zero": ("AnomalyDetector", "{stream: shop, alerting: {threshold: 0}}", ("spec.alerting.threshold", "should be greater than 0")),
-    "detector_model": ("AnomalyDetector", "{stream: shop, model: {kind: prophet}}", ("spec.model.kind", '"prophet"', 'supported values: "auto"')),
+    "detector_model": ("AnomalyDetector", "{stream: shop, model: {kind: prophet}}", ("spec.model.kind", "'prophet' is not one of auto, density", "correct it, or if it is a plug-in's kind give model.parameters, {}")),
+    "detector_kind_written": ("AnomalyDetector", "{stream: shop, model: {kind: Prophet-2, parameters: {}}}", ("spec.model.kind", "'Prophet-2' is no kind of model: write lower-case letters")),
+    "detector_parameters_of_ours": ("AnomalyDetector", "{stream: shop, model: {kind: mad, parameters: {halfLife: 9}}}", ("spec.model.kind", "'mad' is built in: write the block named like it instead of model.parameters")),
     "detector_other_block": ("AnomalyDetector", "{stream: shop, model: {kind: mad, ewma: {}}}", ("spec.model", "model.ewma is set but kind is 'mad': remove it or change the kind")),
     "detector_block_without_kind": ("AnomalyDetector", "{stream: shop, model: {ewma: {}}}", ("spec.model", "model.ewma is set but kind is 'auto': remove it or change the kind")),
     "detector_static_bare": ("AnomalyDetector", "{stream: shop, model: {kind: static}}", ("spec.model", "kind static needs model.static with lower, upper or both: add it")),
@@ -228,7 +230,8 @@ WRONG: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "ensemble_of_one": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{kind: mad}]}}}", ("spec.model.ensemble.members", "should have at least 2 items")),
     "ensemble_of_nine": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{}, {}, {}, {}, {}, {}, {}, {}, {}]}}}", ("spec.model.ensemble.members", "must have at most 8 items")),
     "ensemble_combine": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {combine: vote, members: [{}, {}]}}}", ("spec.model.ensemble.combine", '"vote"', 'supported values: "mean", "max", "median", "weighted"')),
-    "ensemble_nested": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{kind: mad}, {kind: ensemble}]}}}", ("spec.model.ensemble.members[1].kind", '"ensemble"', 'supported values: "auto"')),
+    "ensemble_nested": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{kind: mad}, {kind: ensemble}]}}}", ("spec.model.ensemble.members[1].kind", "an ensemble cannot be a member of an ensemble")),
+    "ensemble_member_unknown": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{kind: mad}, {kind: prophet}]}}}", ("spec.model.ensemble.members[1].kind", "'prophet' is not one of auto", "give member.parameters, {}")),
     "ensemble_other_member": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{kind: mad}, {kind: mad, ewma: {}}]}}}", ("spec.model.ensemble.members[1]", "member.ewma is set but kind is 'mad': remove it or change the kind")),
     "ensemble_member_static_bare": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{kind: mad}, {kind: static}]}}}", ("spec.model.ensemble.members[1]", "kind static needs member.static with lower, upper or both: add it")),
     "ensemble_member_bounds": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{kind: mad}, {kind: pca, pca: {warmup: 3}}]}}}", ("spec.model.ensemble.members[1].pca.warmup", "should be greater than or equal to 20")),
@@ -299,6 +302,7 @@ ELSEWHERE: dict[str, tuple[str, str, str, str]] = {
     "season_below_two_readings": ("AnomalyDetector", "{stream: shop, model: {kind: seasonal}, seasonality: [90s]}", "spec.seasonality[0]", "season 1m30s has less than two readings at the interval 1m of MetricStream 'shop': write a longer season"),
     "warmup_of_an_ensembles_member_below_a_season": ("AnomalyDetector", "{stream: shop, model: {kind: ensemble, ensemble: {members: [{}, {kind: seasonal, seasonal: {warmup: 100}}]}}}", "spec.model.ensemble.members[1].seasonal.warmup", "100 readings are 1h40m at the interval 1m of MetricStream 'shop', less than the season 1d: write at least 1440"),
     "rrule_that_only_a_parser_knows": ("AlertPolicy", "{stream: shop, maintenance: [{rrule: FREQ=DAILY;BYHOUR=late, duration: 1h}]}", "spec.maintenance[0].rrule", "'FREQ=DAILY;BYHOUR=late' is not an RFC 5545 recurrence rule"),
+    "a_plugin_that_is_not_installed": ("AnomalyDetector", "{stream: shop, model: {kind: prophet, parameters: {growth: {cap: 8.5, days: [1, 2]}}}}", "spec.model.kind", "'prophet' is not one of auto, density"),
     "a_zone_that_is_not": ("AlertPolicy", "{stream: shop, maintenance: [{rrule: FREQ=DAILY, duration: 1h, timezone: Europe/Atlantis}]}", "spec.maintenance[0].timezone", "'Europe/Atlantis' is not an IANA time zone, e.g. Europe/Berlin or UTC"),
 }  # fmt: skip
 

@@ -80,7 +80,7 @@ def test_the_snippet_on_the_page_loads_as_a_detector_at_the_defaults(kind: str, 
     (tmp_path / "all.yaml").write_text(f"{STREAM}---\n{found[1]}")
     (detector,) = load([tmp_path]).detectors
     assert detector.spec.model.kind == kind
-    assert detector.spec.model.parameters == spec_of(kind).model.parameters
+    assert detector.spec.model.block == spec_of(kind).model.block
     assert found[1] == snippet(kind)
 
 

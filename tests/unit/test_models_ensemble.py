@@ -208,7 +208,7 @@ def test_a_scorer_goes_on_from_its_snapshot_while_some_members_still_learn() -> 
 def test_a_member_can_be_of_every_kind_but_an_ensemble() -> None:
     """Members have the same kinds and blocks as a model by itself; ensembles do not nest, so a schema of them ends."""
     assert set(Member.model_fields) == set(ModelSpec.model_fields) - {"ensemble"} | {"weight"}
-    assert set(PARAMETERS) == set(Member.model_fields) - {"kind", "weight"} | {"ensemble"}
+    assert set(PARAMETERS) == set(Member.model_fields) - {"kind", "parameters", "weight"} | {"ensemble"}
     nested = {"kind": "ensemble", "ensemble": {"members": [{"kind": "ewma"}, {"kind": "mad"}]}}
     with pytest.raises(ValidationError, match=r"ensemble\.members\.0\.kind"):
         ModelSpec.model_validate({"kind": "ensemble", "ensemble": {"members": [nested, {"kind": "mad"}]}})

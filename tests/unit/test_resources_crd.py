@@ -29,6 +29,7 @@ ALLOWED = {
     "type", "description", "properties", "required", "items", "additionalProperties", "default", "enum", "format",
     "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems", "minLength",
     "maxLength", "maxProperties", "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
+    "x-kubernetes-preserve-unknown-fields",
 }  # fmt: skip
 
 
@@ -150,5 +151,16 @@ def test_the_chart_passes_helms_own_checks_and_its_switch_works() -> None:
 
 def test_a_block_of_parameters_is_named_like_its_kind() -> None:
     """Also in YAML, where other fields are in camel case: `kind: holt_winters` has the block `holt_winters`."""
-    blocks = set(ModelSpec.model_json_schema()["properties"]) - {"kind"}
+    blocks = set(ModelSpec.model_json_schema()["properties"]) - {"kind", "parameters"}
     assert blocks == set(get_args(ModelKind)) == set(PARAMETERS)
+
+
+def test_only_the_parameters_of_plugins_are_free() -> None:
+    """Of all that the schemas have, the server keeps what it does not know in these maps alone, of 64 names at most."""
+    free = {
+        path: node["maxProperties"]
+        for kind in KINDS
+        for path, node in _nodes(_schema(kind))
+        if "x-kubernetes-preserve-unknown-fields" in node
+    }
+    assert free == {".spec.model.parameters": 64, ".spec.model.ensemble.members[].parameters": 64}

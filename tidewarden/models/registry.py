@@ -1,14 +1,18 @@
 """Models by kind: those here, and plug-ins that other distributions bring.
 
-A plug-in is an entry point in the group ``tidewarden.models``, named like its kind, that loads to a
-function ``(ModelSpec, seasonality_ms, interval_ms) -> Model``.
+A plug-in is an entry point in the group ``tidewarden.models``, named like its kind, that loads to a `Builder` of
+``spec.model.parameters``: a function ``(parameters, seasonality_ms, interval_ms) -> Model``. Of ``{}`` it makes a model
+at its defaults; what is wrong with the parameters it says with a ValueError, as pydantic's own is. A whole one to begin
+with is in ``docs/plug-in/``. A kind that is built in stays what it is, whatever a plug-in calls itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
+
+from pydantic import ValidationError
 
 from tidewarden.models.ar import Ar
 from tidewarden.models.auto import Auto
@@ -38,6 +42,7 @@ from tidewarden.models.seasonal import Seasonal
 from tidewarden.models.static import Static
 from tidewarden.models.stl import Stl
 from tidewarden.models.zscore import Zscore
+from tidewarden.resources import AnomalyDetector, MetricStream
 from tidewarden.resources.models import (
     ArParams,
     AutoParams,
@@ -58,20 +63,20 @@ from tidewarden.resources.models import (
     MadParams,
     MahalanobisParams,
     MatrixProfileParams,
-    ModelSpec,
     OneClassSvmParams,
     PcaParams,
     QuantileParams,
     RandomCutForestParams,
     SeasonalParams,
+    SingleModel,
     StaticParams,
     StlParams,
     ZscoreParams,
 )
+from tidewarden.resources.plugins import entry_point_of, origin, plugged_in
 
 Builder = Callable[[Any, tuple[int, ...], int], Model]
 """Makes a model of its block of parameters, the seasons and the expected spacing in milliseconds."""
-GROUP = "tidewarden.models"
 
 
 def _auto(params: AutoParams, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
@@ -181,7 +186,7 @@ def _one_class_svm(params: OneClassSvmParams, _seasonality_ms: tuple[int, ...], 
 
 
 def _ensemble(params: EnsembleParams, seasonality_ms: tuple[int, ...], interval_ms: int) -> Model:
-    members = [_BUILT_IN[m.kind](m.parameters, seasonality_ms, interval_ms) for m in params.members]
+    members = [build(member, seasonality_ms, interval_ms) for member in params.members]
     return Ensemble(members, params.combine, [m.weight for m in params.members])
 
 
@@ -200,19 +205,60 @@ _BUILT_IN: dict[str, Builder] = {
 
 def kinds() -> list[str]:
     """Kinds that `build` knows, built in and plugged in, sorted."""
-    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
+    return sorted({*_BUILT_IN, *plugged_in()})
 
 
-def build(spec: ModelSpec, seasonality_ms: Sequence[int], interval_ms: int) -> Model:
+def build(spec: SingleModel, seasonality_ms: Sequence[int], interval_ms: int) -> Model:
     """The model that ``spec`` describes, for seasons and an expected spacing in milliseconds.
 
     Raises:
-        ValueError: no model of that kind is known; the message lists those that are.
+        ValueError: no model of that kind is known (the message lists those that are), or its plug-in cannot be
+            loaded, does not take the parameters, or makes something else than a model.
     """
     if spec.kind in _BUILT_IN:
-        return _BUILT_IN[spec.kind](spec.parameters, tuple(seasonality_ms), interval_ms)
-    points = entry_points(group=GROUP, name=spec.kind)
-    if not points:
+        return _BUILT_IN[spec.kind](spec.block, tuple(seasonality_ms), interval_ms)
+    point = entry_point_of(spec.kind)
+    if point is None:
         raise ValueError(f"model.kind is {spec.kind!r}, which is not known; choose one of {', '.join(kinds())}")
-    plugged_in: Model = next(iter(points)).load()(spec, tuple(seasonality_ms), interval_ms)
-    return plugged_in
+    try:
+        model = _load(point)(dict(spec.parameters or {}), tuple(seasonality_ms), interval_ms)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = ".".join(map(str, ("parameters", *first["loc"])))
+        raise ValueError(
+            f"{spec.subject}.{path} of kind {spec.kind!r}: {first['msg'].removeprefix('Value error, ')}"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{spec.subject}.parameters of kind {spec.kind!r}: {error}") from error
+    if not isinstance(model, Model):
+        raise ValueError(
+            f"the plug-in of model.kind {spec.kind!r}, {origin(point)}, made {type(model).__name__}: "
+            "it must make a tidewarden.models.contract.Model"
+        )
+    return model
+
+
+def check(detector: AnomalyDetector, stream: MetricStream) -> None:
+    """Build the model of a detector once, before anything is started, and throw it away.
+
+    A resource file says what is wrong with the parameters of our own kinds; those of a plug-in only it can judge.
+
+    Raises:
+        ValueError: as `build` says, with the name of the detector.
+    """
+    try:
+        build(detector.spec.model, detector.spec.seasonality, stream.spec.interval)
+    except ValueError as error:
+        raise ValueError(f"AnomalyDetector/{detector.metadata.name}: {error}") from error
+
+
+def _load(point: EntryPoint) -> Builder:
+    """The builder of a plug-in; what goes wrong while its code is imported is said with its name."""
+    try:
+        builder: Builder = point.load()
+    except Exception as error:
+        raise ValueError(
+            f"the plug-in of model.kind {point.name!r}, {origin(point)}, cannot be loaded "
+            f"({type(error).__name__}: {error}): install what it needs, or another version of it"
+        ) from error
+    return builder

@@ -52,10 +52,12 @@ NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 TOPIC_PATTERN = r"^[A-Za-z0-9._-]+$"
 SELECTOR_PATTERN = r"^[^*]*[*]?$"
 REFERENCE_PATTERN = r"^(champion|latest|[1-9][0-9]{0,8})$"
+KIND_PATTERN = r"^[a-z][a-z0-9_]*$"
 REMEDIES = {
     NAME_PATTERN: "is not a name: write lower-case letters, digits and hyphens, at most 63 in all",
     TOPIC_PATTERN: "is not a topic: write letters, digits, dots, hyphens and underscores",
     REFERENCE_PATTERN: "is no version: write champion, latest or a number in quotation marks",
+    KIND_PATTERN: "is no kind of model: write lower-case letters, digits and underscores, at most 63 in all",
     SELECTOR_PATTERN: "has a * before its end: names may end in *, as in web-*",
 }
 """What is wrong with a text that a pattern refuses, and what to write: the same words here and on the API server."""

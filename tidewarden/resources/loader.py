@@ -23,9 +23,10 @@ from tidewarden.resources import (
 from tidewarden.resources.anomalydetector import parse_budget
 from tidewarden.resources.base import API_VERSION, parse_duration
 from tidewarden.resources.documents import SUFFIXES, Document, Problem, read_documents
+from tidewarden.resources.likeness import did_you_mean
 from tidewarden.resources.references import check_references
 from tidewarden.resources.schema import Field, field_at, fields_of
-from tidewarden.resources.wording import did_you_mean, dotted, explain, show
+from tidewarden.resources.wording import dotted, explain, show
 
 KINDS: dict[str, type[AnyResource]] = {
     "MetricStream": MetricStream,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from tidewarden.resources.base import Model
+from tidewarden.resources.base import KIND_PATTERN, Model
+from tidewarden.resources.likeness import did_you_mean
+from tidewarden.resources.plugins import plugged_in
 
 MOST_OUTSIDE = 500
 
@@ -270,6 +272,17 @@ SingleKind = Literal[
 
 ModelKind = Literal[SingleKind, "ensemble"]
 Combine = Literal["mean", "max", "median", "weighted"]
+Kind = Annotated[str, Field(max_length=63, pattern=KIND_PATTERN)]
+"""One that is built in (`ModelKind`), or a plug-in's."""
+
+
+def at_defaults(kind: str) -> dict[str, Any]:
+    """``spec.model`` with a model of this kind at its defaults, built in or a plug-in's."""
+    return {"kind": kind} if kind in get_args(ModelKind) else {"kind": kind, "parameters": {}}
+
+
+def _which(kinds: tuple[str, ...]) -> str:
+    return f"Which model: {', '.join(kinds)}, or the kind of a plug-in that is installed."
 
 
 class SingleModel(Model):
@@ -277,8 +290,9 @@ class SingleModel(Model):
 
     model_config = ConfigDict(alias_generator=None)  # a block is named like its kind, which is not in camel case
     subject: ClassVar[str] = "model"  # in messages
+    built_in: ClassVar[tuple[str, ...]] = get_args(SingleKind)
 
-    kind: str = Field("auto", description="Which model.")
+    kind: Kind = Field("auto", description=_which(get_args(SingleKind)))
     auto: AutoParams | None = None
     density: DensityParams | None = None
     ewma: EwmaParams | None = None
@@ -305,12 +319,47 @@ class SingleModel(Model):
     pca: PcaParams | None = None
     mahalanobis: MahalanobisParams | None = None
     one_class_svm: OneClassSvmParams | None = None
+    # As many names as no model has; what they mean, and their bounds, only the plug-in knows.
+    parameters: dict[str, JsonValue] | None = Field(
+        None, max_length=64, description="Of a plug-in's kind, which cannot do without: {} for its defaults."
+    )
 
     @property
-    def parameters(self) -> Model:
-        """The block named like ``kind``, or its defaults where it is absent."""
+    def is_built_in(self) -> bool:
+        """Whether the model is one of ours: the parameters of others are in ``parameters``."""
+        return self.kind in self.built_in
+
+    @property
+    def block(self) -> Model:
+        """Of a kind that is built in: the block named like it, or its defaults where it is absent."""
         given: Model | None = getattr(self, self.kind)
         return PARAMETERS[self.kind]() if given is None else given
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _known_kind(cls, kind: Any) -> Any:
+        if not isinstance(kind, str) or kind in cls.built_in:
+            return kind
+        if kind == "ensemble":
+            raise ValueError("'ensemble' cannot be a member of an ensemble: name its members here instead")
+        known = [*cls.built_in, *plugged_in()]
+        if kind not in known:
+            hint = did_you_mean(kind, known) or ": correct it, or install the plug-in that brings it where this runs"
+            raise ValueError(f"{kind!r} is not one of {', '.join(known)}{hint}")
+        return kind
+
+    @model_validator(mode="after")
+    def _parameters_of_plugins(self) -> Self:
+        if self.is_built_in and self.parameters is not None:
+            raise ValueError(
+                f"{self.subject}.parameters is set but kind is {self.kind!r}, which is built in: "
+                f"write {self.subject}.{self.kind} instead"
+            )
+        if not self.is_built_in and self.parameters is None:
+            raise ValueError(
+                f"kind {self.kind!r} is a plug-in's: it needs {self.subject}.parameters, {{}} for its defaults"
+            )
+        return self
 
     @model_validator(mode="after")
     def _matching_block(self) -> Self:
@@ -330,7 +379,6 @@ class Member(SingleModel):
 
     subject: ClassVar[str] = "member"
 
-    kind: SingleKind = Field("auto", description="Which model.")
     weight: float = Field(1.0, gt=0, le=1000, description="How much its word counts, with combine `weighted`.")
 
 
@@ -360,7 +408,9 @@ class EnsembleParams(Model):
 class ModelSpec(SingleModel):
     """One model with its parameters; only the block named like ``kind`` is read."""
 
-    kind: ModelKind = Field("auto", description="Which model.")
+    built_in: ClassVar[tuple[str, ...]] = get_args(ModelKind)
+
+    kind: Kind = Field("auto", description=_which(get_args(ModelKind)))
     ensemble: EnsembleParams | None = None
 
     def singles(self) -> Iterator[tuple[tuple[str | int, ...], SingleModel]]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from tidewarden.resources import AlertPolicy, AnomalyDetector, AnyResource, MetricSimulation, MetricStream
 from tidewarden.resources.base import format_duration
+from tidewarden.resources.likeness import did_you_mean
 from tidewarden.resources.metricsimulation import Replay
-from tidewarden.resources.wording import did_you_mean
 
 Key = tuple[str, str]  # namespace and name
 

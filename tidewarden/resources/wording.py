@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
 from pydantic_core import ErrorDetails
 
 from tidewarden.resources.base import REMEDIES, format_duration, parse_duration
+from tidewarden.resources.likeness import did_you_mean
 from tidewarden.resources.schema import Field
 
 _LIMITS = {
@@ -27,6 +27,7 @@ _EXPECTED = {
     "model": "a mapping of fields",
     "datetime": "a time such as 2025-01-31T12:00:00Z",
     "url": "an address such as https://example.org/alerts",
+    "invalid-json-value": "text, a number, true or false, a list or a mapping",
 }
 
 
@@ -73,15 +74,6 @@ def dotted(path: Iterable[str | int]) -> str:
     for part in path:
         told += f"[{part}]" if isinstance(part, int) else f".{part}" if told else part
     return told
-
-
-def did_you_mean(given: Any, known: Iterable[Any]) -> str:
-    """``: did you mean 'x'?`` where something known is close; else nothing."""
-    close = difflib.get_close_matches(str(given), [str(name) for name in known], n=1, cutoff=0.6)
-    if not close:
-        folded = {str(name).replace("_", "").lower(): str(name) for name in known}
-        close = [folded[key] for key in (str(given).replace("_", "").replace("-", "").lower(),) if key in folded]
-    return f": did you mean {close[0]!r}?" if close else ""
 
 
 def show(value: Any, text: str | None = None) -> str:

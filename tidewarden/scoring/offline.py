@@ -13,6 +13,7 @@ from tidewarden.events import Anomaly, AnomalyKind
 from tidewarden.frames import ABSENT, ByteArray, FloatArray, Frame, SeriesKey, SeriesTable, TimeArray
 from tidewarden.resources import AnomalyDetectorSpec
 from tidewarden.resources.base import parse_duration
+from tidewarden.resources.models import at_defaults
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
 
 NEVER_READ = ("label", "is_anomaly")
@@ -89,7 +90,7 @@ def score(
     spec = AnomalyDetectorSpec.model_validate(
         {
             "stream": "offline",
-            "model": {"kind": model} if isinstance(model, str) else dict(model),
+            "model": at_defaults(model) if isinstance(model, str) else dict(model),
             "seasonality": list(seasonality),
             "alerting": {} if threshold is None else {"threshold": threshold},
         }

@@ -22,6 +22,7 @@ from tidewarden.bus.memory import MemoryBus
 from tidewarden.bus.port import Consumer, Record
 from tidewarden.clock import Clock, SystemClock
 from tidewarden.frames import SeriesKey, SeriesTable
+from tidewarden.models.registry import check
 from tidewarden.registry.start import start_of
 from tidewarden.resources import AlertPolicy, AnomalyDetector, AnyResource, MetricSimulation, MetricStream
 from tidewarden.resources.loader import Bundle
@@ -233,6 +234,7 @@ class LocalPipeline:
 
     def _add_detector(self, detector: AnomalyDetector, stream: MetricStream) -> None:
         name = detector.metadata.name
+        check(detector, stream)
         if detector.spec.rollup:
 
             def rollup(_: int) -> RollupService:

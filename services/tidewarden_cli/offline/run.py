@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tidewarden.frames import ABSENT, SCORE_COLUMNS, ByteArray, FloatArray, Frame, SeriesTable, TimeArray
 from tidewarden.resources import AnomalyDetectorSpec
+from tidewarden.resources.models import at_defaults
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
 from tidewarden_cli.offline.reading import EPOCH_MS, InputError, Readings
 
@@ -35,7 +36,7 @@ class FileScores:
 def detector_spec(model: str) -> AnomalyDetectorSpec:
     """The spec of a detector with this kind of model and otherwise the defaults."""
     try:
-        return AnomalyDetectorSpec.model_validate({"stream": "file", "model": {"kind": model}})
+        return AnomalyDetectorSpec.model_validate({"stream": "file", "model": at_defaults(model)})
     except ValueError as error:
         raise InputError(f"--model {model}: {_reason(error)}") from None
 

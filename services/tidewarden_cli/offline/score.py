@@ -36,7 +36,7 @@ def score(
     input_file: Annotated[
         Path, typer.Argument(metavar="INPUT", help="CSV (.csv, .csv.gz) or Parquet file of readings.")
     ],
-    model: Annotated[str, typer.Option(help="Kind of model: auto, ewma, mad, seasonal.")] = "auto",
+    model: Annotated[str, typer.Option(help="Kind of model: auto, ewma, mad, …, or a plug-in's.")] = "auto",
     warm: Annotated[Path | None, typer.Option(help="Clean file of the same form to learn from first.")] = None,
     trained: Annotated[
         str | None,

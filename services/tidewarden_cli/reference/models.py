@@ -89,7 +89,7 @@ def models_page(docs: Path = DOCS) -> str:
 
 def snippet(kind: str) -> str:
     """An AnomalyDetector with a model of this kind, in YAML, every parameter at its default."""
-    parameters = spec_of(kind).model.parameters.model_dump(mode="json", by_alias=True, exclude_none=True)
+    parameters = spec_of(kind).model.block.model_dump(mode="json", by_alias=True, exclude_none=True)
     document = {
         "apiVersion": "tidewarden.dev/v1alpha1",
         "kind": "AnomalyDetector",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, HttpUrl
+from pydantic import BaseModel, HttpUrl, JsonValue
 from pydantic_core import PydanticUndefined
 
 from tidewarden.resources import MetricStream
@@ -104,7 +104,7 @@ def _item_type(field: Field) -> str:
     if field.is_list:
         return "text"
     if field.is_mapping:
-        return "mapping: text to text"
+        return "mapping: text to anything" if field.inner == dict[str, JsonValue] else "mapping: text to text"
     return _SIMPLE.get(field.inner, "time")
 
 

@@ -52,6 +52,7 @@ def _simulate(process: Process) -> None:
 
 def _detect(process: Process) -> None:
     """One member of a detector's group: the partitions that it is assigned."""
+    from tidewarden.models.registry import check
     from tidewarden.registry.start import start_of
     from tidewarden_services.detect.board import DetectorBoard
     from tidewarden_services.detect.service import DetectService
@@ -60,6 +61,10 @@ def _detect(process: Process) -> None:
     if detector.spec.paused:
         _rest(process, "detectors", process.name, "AnomalyDetector")
         return
+    try:
+        check(detector, stream)
+    except ValueError as error:
+        raise MistakeError(str(error)) from error
     topics, name, telemetry, clock = topics_of(stream), process.name, process.telemetry, process.clock
     open_bus(process, stream, topics.all(), topics.state(name))
     latency = telemetry.score_latency.labels(stream.metadata.name, name)

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from tidewarden.resources import alertpolicy, anomalydetector, candidate, metricsimulation, metricstream, models
 from tidewarden.resources.metricsimulation import BUILT_IN_METRICS
-from tidewarden.resources.models import ModelKind, SingleKind
+from tidewarden.resources.models import Member, ModelSpec
 from tidewarden.resources.schema import literals
 
 _UNITS = "{'ms': 1, 's': 1000, 'm': 60000, 'h': 3600000, 'd': 86400000, 'w': 604800000}"
@@ -111,6 +111,12 @@ def _single(subject: str, kinds: tuple[str, ...]) -> tuple[Rule, ...]:
     """Of a model by itself, and of a member of an ensemble: one block, and the one that cannot be absent."""
     blocks = ", ".join(f"has(self.{kind}) ? '{kind}' : ''" for kind in kinds)
     strangers = f"[{blocks}].filter(k, k != '' && k != self.kind)"
+    names = ", ".join(f"'{kind}'" for kind in kinds)
+    built_in = f"is built in: write the block named like it instead of {subject}.parameters"
+    stranger = (
+        f"is not one of {', '.join(kinds)}: correct it, or if it is a plug-in's kind give {subject}.parameters, {{}} "
+        "for its defaults"
+    )
     return (
         Rule(
             rule=f"{strangers}.size() == 0",
@@ -126,6 +132,20 @@ def _single(subject: str, kinds: tuple[str, ...]) -> tuple[Rule, ...]:
         Rule(
             rule="self.kind != 'static' || has(self.static)",
             summary=f"kind static needs {subject}.static with lower, upper or both: add it",
+        ),
+        # Which plug-ins are installed the server cannot know. That theirs are the only kinds with parameters lets it
+        # refuse a slip of the pen in a kind that is built in.
+        Rule(
+            rule=f"(self.kind in [{names}]) != has(self.parameters)",
+            summary=f"{subject}.parameters is given for the kind of a plug-in, {{}} for its defaults, for no other; "
+            f"kinds that are built in: {', '.join(kinds)}",
+            message=told(
+                "'",
+                "=self.kind",
+                "' ",
+                f"=(has(self.parameters) ? {quoted(built_in)} : {quoted(stranger)})",
+            ),
+            field="kind",
         ),
     )
 
@@ -253,13 +273,20 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
         ),
     ),
     models.ModelSpec: (
-        *_single("model", literals(ModelKind)),
+        *_single("model", ModelSpec.built_in),
         Rule(
             rule="self.kind != 'ensemble' || has(self.ensemble)",
             summary="kind ensemble needs model.ensemble with members, two at least: add it",
         ),
     ),
-    models.Member: _single("member", literals(SingleKind)),
+    models.Member: (
+        Rule(
+            rule="self.kind != 'ensemble'",
+            summary="an ensemble cannot be a member of an ensemble: name its members here instead",
+            field="kind",
+        ),
+        *_single("member", Member.built_in),
+    ),
     models.EnsembleParams: (
         Rule(
             rule="self.combine == 'weighted' || self.members.all(m, m.weight == 1.0)",

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types as bounds
-from pydantic import BaseModel, BeforeValidator, HttpUrl, StringConstraints
+from pydantic import BaseModel, BeforeValidator, HttpUrl, JsonValue, StringConstraints
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -93,6 +93,8 @@ def _of(annotation: Any, metadata: Sequence[Any], *, rules: bool) -> Schema:  # 
     if origin is list:
         items = _of(get_args(annotation)[0], [], rules=rules)
         return {"type": "array", "items": items, **_sizes(metadata, "Items")}
+    if annotation == dict[str, JsonValue]:
+        return {"type": "object", "x-kubernetes-preserve-unknown-fields": True, **_sizes(metadata, "Properties")}
     if origin is dict:
         values = _of(get_args(annotation)[1], [], rules=rules)
         return {"type": "object", "additionalProperties": values, **_sizes(metadata, "Properties"), **_keys(annotation)}
