@@ -95,7 +95,7 @@ SECTIONS: dict[str, tuple[str, dict[str, Fact]]] = {
         {
             "stream": Fact("text", "MetricStream."),
             "version": Fact("text", "Kind and version of the candidate."),
-            "mode": Fact("text", "shadow, canary, promoted, confirmed or rolledBack: the leading partition's."),
+            "mode": Fact("text", "shadow, canary, promoted or rolledBack: the leading partition's."),
             "verdicts": Fact("mapping", "The same → how many partitions, each of which decides by itself.", "sums"),
             "message": Fact("text", "Why, and what is still wanted."),
             "series": Fact("integer", "Series that it answers for.", "sum"),

@@ -104,7 +104,7 @@ class CandidateStatus(Model):
     """How a detector's candidate compares with its champion."""
 
     version: str = Field(description="Kind and version of the candidate.")
-    mode: str = Field("", description="shadow, canary, promoted, confirmed or rolledBack.")
+    mode: str = Field("", description="shadow, canary, promoted or rolledBack.")
     series: int = Field(0, ge=0, description="Series that it answers for.")
     readings: int = Field(0, ge=0, description="Readings that both scored.")
     champion_alarms: int = Field(0, ge=0, description="Alarms of the champion since both are compared.")

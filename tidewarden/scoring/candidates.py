@@ -5,11 +5,12 @@ same rows. What it says and decides is a function of its snapshot and of the rea
 clock. Time is counted in readings, which a single wrong timestamp cannot shift.
 
 **Who answers.** In shadow the champion. In canary the candidate for a share of the series, by a hash of their names.
-When promoted, by the rule or by the resource, the candidate for all; but never before both are ready in that series.
+When promoted, which the resource says, the candidate for all; but never before both are ready in that series.
 An anomaly is told to its end by whoever opened it, so what is told stays whole when the answer changes hands.
 
-**Promotion** and **rollback** weigh evidence that may be looked at after every record (`evidence.py`), on the events
-where the two differ, as McNemar's test has it. Of several partitions each decides by itself over its own nodes.
+**Rollback** weighs evidence that may be looked at after every record (`evidence.py`), on the events where the two
+differ, as McNemar's test has it. Nothing promotes a candidate by itself: a person reads the status and says so. Of
+several partitions each decides by itself over its own nodes.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from tidewarden.scoring.scorer import Learning, Scored, Scorer, ScorerConfig
 ROLLBACK_LOG = math.log(1_000.0)  # at most one in a thousand that as good a candidate is ever rolled back, by each rule
 NEVER = np.iinfo(np.int64).max
 
-Phase = Literal["shadow", "canary", "promoted", "confirmed", "rolledBack"]
+Phase = Literal["shadow", "canary", "promoted", "rolledBack"]
 
 
 class _State(msgspec.Struct):
@@ -49,7 +50,6 @@ class _State(msgspec.Struct):
     comparison: Comparison
     told: list[dict[str, Anomaly]]  # by side: id → newest revision of an anomaly that was told and is open
     reason: str = ""
-    promoted_at: int = 0  # readings compared by then
     answered: int = 0  # readings that the candidate answered for
     raised: int = 0  # anomalies that it opened there
     version: int = 1
@@ -243,7 +243,7 @@ class Contest:
     def _answers(self) -> BoolArray:
         """Series, by own number, for which the candidate answers as soon as it is ready in them."""
         own, n = self._champion.own, self.n_series
-        if self._state.phase in ("promoted", "confirmed"):
+        if self._state.phase == "promoted":
             return np.ones(n, np.bool_)
         if self._state.phase != "canary":
             return np.zeros(n, np.bool_)
@@ -270,7 +270,10 @@ class Contest:
             number = own.find(series)
             assert number is not None
             both = bool(self._ready_from[number] <= anomaly.onset)
+            earlier = anomaly.revision > 1 and series.path not in state.comparison.running[side]
             state.comparison.take(side, anomaly, series.path, counted=both)
+            if earlier and side == CHAMPION:  # open since before there was a candidate: told to its end, too
+                state.told[side][anomaly.id] = anomaly
             if anomaly.revision == 1 and (both and bool(answers[number])) == (side == CANDIDATE):
                 state.told[side][anomaly.id] = anomaly
                 state.raised += side == CANDIDATE
@@ -283,35 +286,12 @@ class Contest:
         return [anomaly for _, _, anomaly in sorted(told, key=lambda t: t[:2])]  # each side's as it said them
 
     def _decide(self) -> None:
-        """Promote, confirm or roll back, by all that was counted so far."""
-        state, rule = self._state, self._spec.promote
+        """Roll back a candidate that answers, where all that was counted so far speaks against it."""
+        state = self._state
         if state.phase in ("canary", "promoted"):
             reason = self._against()
             if reason:
                 state.phase, state.reason = "rolledBack", f"rolled back: {reason}; change spec.candidate to try again"
-                return
-        if state.phase in ("shadow", "canary") and rule.when == "better" and self._compared_ms() >= rule.after:
-            enough = -math.log(1.0 - rule.confidence)
-            if self._evidence() >= enough and self._as_well():
-                state.phase, state.promoted_at = "promoted", state.comparison.readings
-                state.reason = f"promoted: {self._outlook()}; set spec.model to the candidate's and remove candidate"
-        elif state.phase == "promoted" and self._compared_ms(state.promoted_at) >= rule.after:
-            state.phase = "confirmed"
-            state.reason = "confirmed: set spec.model to the candidate's and remove candidate"
-
-    def _compared_ms(self, since_readings: int = 0) -> float:
-        """Time compared, of each series on average."""
-        n = int((self._ready_from[: self.n_series] != NEVER).sum())
-        return (self._state.comparison.readings - since_readings) * self._config.interval_ms / n if n else 0.0
-
-    def _evidence(self) -> float:
-        counted = self._state.comparison
-        if self._spec.promote.rule == "betterByTruth":
-            return log_evidence_for_more(*counted.truths())
-        return log_evidence_for_more(counted.alone[CHAMPION], counted.alone[CANDIDATE])
-
-    def _as_well(self) -> bool:
-        return self._spec.promote.rule == "betterByTruth" or self._state.comparison.as_well()[0]
 
     def _against(self) -> str:
         """What speaks against the candidate so much that it must go; empty where nothing does."""
@@ -331,16 +311,11 @@ class Contest:
         return ""
 
     def _outlook(self) -> str:
-        counted, rule = self._state.comparison, self._spec.promote
-        reached = max(0.0, 1.0 - math.exp(-self._evidence()))
-        if rule.rule == "betterByTruth":
-            better, worse = counted.truths()
-            text = f"{better} marks speak for it, {worse} against it"
-        else:
-            alone = counted.alone
-            text = f"{alone[CHAMPION]} alarms only of the champion, {alone[CANDIDATE]} only of the candidate, "
-            text += f"which {counted.as_well()[1]}"
-        return f"{text}: confidence {reached:.4g} of {rule.confidence:g}"
+        counted = self._state.comparison
+        alone, (better, worse) = counted.alone, counted.truths()
+        text = f"{alone[CHAMPION]} alarms only of the champion, {alone[CANDIDATE]} only of the candidate, "
+        text += f"which {counted.as_well()[1]}"
+        return f"{text}; {better} marks speak for it, {worse} against it" if better or worse else text
 
 
 def in_share(path: str, percent: float) -> bool:

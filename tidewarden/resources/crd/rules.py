@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from tidewarden.resources import alertpolicy, anomalydetector, candidate, metricsimulation, metricstream, models
+from tidewarden.resources import alertpolicy, anomalydetector, metricsimulation, metricstream, models
 from tidewarden.resources.metricsimulation import BUILT_IN_METRICS
 from tidewarden.resources.models import Member, ModelSpec
 from tidewarden.resources.schema import literals
@@ -320,13 +320,6 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
             "(!has(self.model.ensemble) || self.model.ensemble.members.all(m, m.kind != 'seasonal')))",
             summary="model seasonal needs a season, but seasonality is empty: write [1d], or choose model ewma or mad",
             field="seasonality",
-        ),
-    ),
-    candidate.Candidate: (
-        Rule(
-            rule="!has(self.mode) || self.mode != 'promoted' || !has(self.promote) || !has(self.promote.when) || "
-            "self.promote.when != 'better'",
-            summary="mode is promoted already, so promote.when: better has nothing to decide: leave it out",
         ),
     ),
     alertpolicy.Receiver: (_exactly_one(alertpolicy.RECEIVER_KINDS, "a receiver"),),
