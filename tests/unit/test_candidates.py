@@ -5,11 +5,15 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from tidewarden.bus.port import Record
 from tidewarden.clock import ManualClock
 from tidewarden.frames import Frame, SeriesKey, SeriesTable
+from tidewarden.models import registry
 from tidewarden.resources import AnomalyDetector, MetricStream
+from tidewarden.resources.models import ModelSpec
+from tidewarden.resources.references import _check_seasons
 from tidewarden.scoring.candidates import Contest, in_share
 from tidewarden.scoring.evidence import log_evidence_for_more
 from tidewarden.scoring.scorer import ScorerConfig
@@ -214,3 +218,39 @@ def test_another_candidate_begins_with_nothing_counted() -> None:
     at.restore(before.snapshot())
     assert contest_of(at).report().comparison.alarms == [0, 0]
     assert handled(at, frames[200:]) == handled(before, frames[200:])
+
+
+def test_a_candidate_whose_state_is_damaged_begins_with_nothing_counted() -> None:
+    """Its counts are not those of a model that has forgotten all; a line of the log says so, the champion goes on."""
+    table = SeriesTable(KEYS)
+    frames = records(table, 300)
+    before = service(resource(CALM, {"model": TIGHT}), table)
+    handled(before, frames[:200])
+    state = msgspec.msgpack.decode(before.snapshot())
+    state["candidate"] = state["candidate"][:-1]
+    at = service(resource(CALM, {"model": TIGHT}), table)
+    with capture_logs() as lines:
+        at.restore(msgspec.msgpack.encode(state))
+    assert contest_of(at).report().comparison.readings == 0
+    assert [line["event"] for line in lines] == ["the candidate begins anew, nothing counted"]
+    assert handled(at, frames[200:]) == handled(before, frames[200:])
+
+
+def test_a_candidate_that_cannot_be_built_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a plug-in refuses its parameters for a detector's own model; said is whose model it is."""
+
+    def refuse_static(model: ModelSpec, *_: object) -> None:
+        if model.kind == "static":
+            raise ValueError("no such parameter")
+
+    monkeypatch.setattr(registry, "build", refuse_static)
+    with pytest.raises(ValueError, match="AnomalyDetector/watch: candidate: no such parameter"):
+        registry.check(resource(CALM, {"model": WIDE}), STREAM)
+
+
+def test_a_seasonal_candidate_must_see_a_season() -> None:
+    """Its warm-up is held against the stream's interval, too, and the finding names the candidate's field."""
+    short = resource(CALM, {"model": {"kind": "seasonal", "seasonal": {"warmup": 10}}}, seasonality=["1d"])
+    assert ("spec", "candidate", "model", "seasonal", "warmup") in [
+        found.path for found in _check_seasons(short, STREAM)
+    ]

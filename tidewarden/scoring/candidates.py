@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+import structlog
 
 from tidewarden.drift.monitor import Findings
 from tidewarden.events import Anomaly
@@ -34,6 +35,8 @@ from tidewarden.scoring.evidence import log_evidence_for_more, log_evidence_of_e
 from tidewarden.scoring.gaps import Filled
 from tidewarden.scoring.growth import with_room
 from tidewarden.scoring.scorer import Learning, Scored, Scorer, ScorerConfig
+
+log = structlog.get_logger()
 
 ROLLBACK_LOG = math.log(1_000.0)  # at most one in a thousand that as good a candidate is ever rolled back, by each rule
 NEVER = np.iinfo(np.int64).max
@@ -172,15 +175,22 @@ class Contest:
         self._champion = Scorer(self._config, self._table)
         fits = restore_either(self._champion, champion, candidate)
         self._candidate = self._new_candidate()
+        lost = ""
         try:
             restore_either(self._candidate, *((candidate, champion) if fits == CHAMPION else (champion, candidate)))
-        except ValueError:
+            self._candidate.accompany(self._champion)
+        except ValueError as error:
+            lost = str(error)
             self._candidate = self._new_candidate()
-        self._candidate.accompany(self._champion)
+            self._candidate.accompany(self._champion)
         self._state, self._ready_from = self._new_state(), _never(self.n_series)
         if not contest:
             return []
         before = msgspec.msgpack.decode(contest, type=_State)
+        if lost:
+            log.warning("the candidate begins anew, nothing counted", detector=self._config.detector, reason=lost)
+            self._state.told[CHAMPION] = before.told[fits]
+            return closed_for_good(before.told[1 - fits])
         if before.identity == self._state.identity:
             self._state = before
             self._ready_from = np.frombuffer(before.ready_from, np.int64).copy()
