@@ -190,7 +190,7 @@ class ScoreFrame:
     Attributes:
         table: names behind the ids of ``series``.
         detector: name of the AnomalyDetector.
-        model_version: kind and version of the model, as ``auto/1``.
+        model_version: kind and version of the model, as ``auto/1``; of several that answered, as ``auto/1+ewma/1``.
         series: series id, int32.
         timestamp: milliseconds since the epoch, UTC, int64.
         value: the reading, float64, NaN where missing.
@@ -232,7 +232,8 @@ class ScoreFrame:
         if len(frames) == 1:
             return first
         columns = [np.concatenate([getattr(frame, name) for frame in frames]) for name in SCORE_COLUMNS]
-        return cls(first.table, first.detector, first.model_version, *columns)
+        versions = dict.fromkeys(v for f in frames if len(f) for v in f.model_version.split("+"))
+        return cls(first.table, first.detector, "+".join(versions) or first.model_version, *columns)
 
 
 SCORE_COLUMNS = (

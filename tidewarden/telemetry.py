@@ -100,6 +100,14 @@ class Telemetry:
             "When, by the clock, a detector last learned from readings, or began.",
             ["stream", "detector"], registry=r,
         )  # fmt: skip
+        self.candidate_alarms = Gauge(
+            "tidewarden_candidate_alarms", "Alarms since champion and candidate are compared, by side.",
+            ["stream", "detector", "side"], registry=r,
+        )  # fmt: skip
+        self.candidate_alone = Gauge(
+            "tidewarden_candidate_alone_alarms", "Of these, closed ones that only this side raised.",
+            ["stream", "detector", "side"], registry=r,
+        )  # fmt: skip
         self.alerts = Counter("tidewarden_alerts", "Alert transitions.", ["stream", "policy", "state"], registry=r)
         self.deliveries = Counter(
             "tidewarden_alert_deliveries", "Notifications to receivers, by result (sent, retried, refused).",

@@ -120,6 +120,9 @@ def detector(
     }
     if facts.get("threshold") is not None:
         told["threshold"] = facts["threshold"]
+    rival = seen.board().get("candidates", {}).get(resource.metadata.name)
+    if resource.spec.candidate is not None and rival:
+        told["candidates"] = [_candidate(rival)]
     if resource.spec.paused and not facts:
         told |= {name: before[name] for name in _LEARNED if name in before}
     conditions = [
@@ -131,6 +134,28 @@ def detector(
         *_health(seen, resource.spec.paused, Standing(standing.topics, Outcome(True))),
     ]
     return Report(conditions, told)
+
+
+_CANDIDATE_COUNTS = {
+    "series": "series", "readings": "readings", "championAlarms": "champion_alarms",
+    "candidateAlarms": "candidate_alarms", "championOnly": "champion_only", "candidateOnly": "candidate_only",
+    "championFound": "champion_found", "candidateFound": "candidate_found", "championFalse": "champion_false",
+    "candidateFalse": "candidate_false",
+}  # fmt: skip
+
+
+def _candidate(facts: Mapping[str, Any]) -> Facts:
+    told: dict[str, Any] = {name: int(facts.get(fact) or 0) for name, fact in _CANDIDATE_COUNTS.items()}
+    if facts.get("settled"):
+        told["agreement"] = round(int(facts.get("agreed") or 0) / int(facts["settled"]), 4)
+    verdicts = sorted((facts.get("verdicts") or {}).items(), key=lambda item: (-item[1], item[0]))
+    return {
+        "version": str(facts.get("version") or ""),
+        "mode": str(facts.get("mode") or ""),
+        "verdict": ", ".join(f"{count} {mode}" for mode, count in verdicts),
+        "message": str(facts.get("message") or "")[:1_024],
+        **told,
+    }
 
 
 def policy(resource: AlertPolicy, seen: Observation) -> Report:

@@ -257,14 +257,15 @@ def values() -> np.ndarray[Any, np.dtype[np.float64]]:
 class Played:
     """A detector and the records of its partition, one a minute, and words between them."""
 
-    def __init__(self) -> None:
+    def __init__(self, detector: AnomalyDetector = DETECTOR) -> None:
+        self.detector = detector
         self.table = SeriesTable()
         self.service = self._fresh()
         self.scores: list[ScoreFrame] = []
         self.told: list[Anomaly] = []
 
     def _fresh(self) -> DetectService:
-        return DetectService(DETECTOR, STREAM, self.table, Telemetry(), ManualClock())
+        return DetectService(self.detector, STREAM, self.table, Telemetry(), ManualClock())
 
     def restart(self) -> None:
         """Go on in a process that numbers series otherwise."""
@@ -292,8 +293,10 @@ class Played:
         }
 
 
-def play(words: dict[int, list[Feedback]], restarts: set[int] | None = None) -> Played:
-    played = Played()
+def play(
+    words: dict[int, list[Feedback]], restarts: set[int] | None = None, detector: AnomalyDetector = DETECTOR
+) -> Played:
+    played = Played(detector)
     for minute in range(MINUTES):
         for each in words.get(minute, []):
             played.take(each)
@@ -353,6 +356,23 @@ def test_restarts_change_nothing(plain: Played, seed: int) -> None:
     calm, killed = play(words), play(words, restarts)
     assert killed.told == calm.told
     assert sorted(killed.all_scores()["p_value"]) == sorted(calm.all_scores()["p_value"])
+
+
+@pytest.mark.parametrize("mode", ["shadow", "promoted"])
+def test_a_candidate_hears_of_them_too(plain: Played, mode: str) -> None:
+    """Whoever answers, the candidate with the same model or the champion, holds back the same, also after restarts."""
+    spec = DETECTOR.spec.model_dump(mode="json", exclude_none=True, by_alias=True)
+    spec["candidate"] = {"model": {"kind": "ewma", "ewma": {"halfLife": 31}}, "mode": mode}
+    both = AnomalyDetector.model_validate({"metadata": {"name": "d"}, "spec": spec})
+    words = said_of(plain)
+    spoken, killed = play(words, detector=both), play(words, {141, 203, 245}, both)
+    assert killed.told == spoken.told
+    assert {("t/c/n0/latency", 160), ("t/c/n1/errors", 200), ("t/c/n1/errors", 240)} <= held_back(spoken)
+    assert not {minute for path, minute in held_back(spoken) if path == "t/c/n0/latency" and minute > 260}
+    revisions: dict[str, int] = {}
+    for anomaly in spoken.told:
+        assert anomaly.revision > revisions.get(anomaly.id, 0)
+        revisions[anomaly.id] = anomaly.revision
 
 
 def test_words_on_others_anomalies_are_not_this_detectors(plain: Played) -> None:

@@ -163,4 +163,5 @@ def test_only_the_parameters_of_plugins_are_free() -> None:
         for path, node in _nodes(_schema(kind))
         if "x-kubernetes-preserve-unknown-fields" in node
     }
-    assert free == {".spec.model.parameters": 64, ".spec.model.ensemble.members[].parameters": 64}
+    models = (".spec.model", ".spec.candidate.model")
+    assert free == {f"{model}{of}.parameters": 64 for model in models for of in ("", ".ensemble.members[]")}

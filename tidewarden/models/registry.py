@@ -239,17 +239,20 @@ def build(spec: SingleModel, seasonality_ms: Sequence[int], interval_ms: int) ->
 
 
 def check(detector: AnomalyDetector, stream: MetricStream) -> None:
-    """Build the model of a detector once, before anything is started, and throw it away.
+    """Build the model of a detector, and its candidate's, once, before anything is started, and throw it away.
 
     A resource file says what is wrong with the parameters of our own kinds; those of a plug-in only it can judge.
 
     Raises:
         ValueError: as `build` says, with the name of the detector.
     """
-    try:
-        build(detector.spec.model, detector.spec.seasonality, stream.spec.interval)
-    except ValueError as error:
-        raise ValueError(f"AnomalyDetector/{detector.metadata.name}: {error}") from error
+    spec = detector.spec
+    models = [("", spec.model)] + ([("candidate: ", spec.candidate.model)] if spec.candidate is not None else [])
+    for whose, model in models:
+        try:
+            build(model, spec.seasonality, stream.spec.interval)
+        except ValueError as error:
+            raise ValueError(f"AnomalyDetector/{detector.metadata.name}: {whose}{error}") from error
 
 
 def _load(point: EntryPoint) -> Builder:

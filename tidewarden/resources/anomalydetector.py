@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from tidewarden.resources.base import Duration, Model, Name, Resource, Selector
+from tidewarden.resources.candidate import Candidate
 from tidewarden.resources.models import ModelSpec
 from tidewarden.resources.training import TrainingSpec
 
@@ -122,6 +123,9 @@ class AnomalyDetectorSpec(Model):
         default_factory=Alerting,
         description="When a score becomes an anomaly: a budget of false alarms or a threshold; absent: threshold 0.8.",
     )
+    candidate: Candidate | None = Field(
+        None, description="A second model that is compared with this detector's own and may take over from it."
+    )
     drift: Drift = Field(default_factory=Drift, description="Conditions DataDrift, ModelDrift and SourceDrift.")
     rollup: list[Level] = Field(default=["node", "cluster", "tenant"], description="Levels to roll scores up to.")
     replicas: int = Field(
@@ -136,6 +140,11 @@ class AnomalyDetectorSpec(Model):
             raise ValueError(
                 "model seasonal needs a season, but seasonality is empty: write [1d], or choose model ewma or mad"
             )
+        if self.candidate is not None:
+            if not self.seasonality and any(single.kind == "seasonal" for _, single in self.candidate.model.singles()):
+                raise ValueError("candidate.model seasonal needs a season, but seasonality is empty: write [1d]")
+            if self.candidate.model == self.model:
+                raise ValueError("candidate.model is the detector's own model: leave candidate out, or change it")
         return self
 
 

@@ -9,6 +9,7 @@ from tidewarden.resources import AlertPolicy, AnomalyDetector, AnyResource, Metr
 from tidewarden.resources.base import format_duration
 from tidewarden.resources.likeness import did_you_mean
 from tidewarden.resources.metricsimulation import Replay
+from tidewarden.resources.models import ModelSpec
 
 Key = tuple[str, str]  # namespace and name
 
@@ -106,7 +107,15 @@ def _check_selected_tenants(detector: AnomalyDetector, stream: MetricStream) -> 
 def _check_seasons(detector: AnomalyDetector, stream: MetricStream) -> Iterator[Finding]:
     """Model seasonal must see a season before it scores, and a season must be longer than what one reading says."""
     spec, interval = detector.spec, stream.spec.interval
-    seasonal = [(path, single.seasonal) for path, single in spec.model.singles() if single.kind == "seasonal"]
+    models: list[tuple[tuple[str, ...], ModelSpec]] = [(("model",), spec.model)]
+    if spec.candidate is not None:
+        models.append((("candidate", "model"), spec.candidate.model))
+    seasonal = [
+        ((*whose, *path), single.seasonal)
+        for whose, model in models
+        for path, single in model.singles()
+        if single.kind == "seasonal"
+    ]
     if not seasonal or not spec.seasonality:
         return
     for position, season in enumerate(spec.seasonality):
@@ -126,7 +135,7 @@ def _check_seasons(detector: AnomalyDetector, stream: MetricStream) -> Iterator[
             f"of MetricStream {stream.metadata.name!r}, less than the season {format_duration(shortest)}: "
             f"write at least {-(-shortest // interval)}, or remove it for two seasons"
         )
-        yield Finding(detector, ("spec", "model", *path, "seasonal", "warmup"), message)
+        yield Finding(detector, ("spec", *path, "seasonal", "warmup"), message)
 
 
 def _check_evaluate(

@@ -100,6 +100,26 @@ class MetricSimulationStatus(Status):
     )
 
 
+class CandidateStatus(Model):
+    """How a detector's candidate compares with its champion."""
+
+    version: str = Field(description="Kind and version of the candidate.")
+    mode: str = Field("", description="shadow, canary, promoted or rolledBack.")
+    series: int = Field(0, ge=0, description="Series that it answers for.")
+    readings: int = Field(0, ge=0, description="Readings that both scored.")
+    champion_alarms: int = Field(0, ge=0, description="Alarms of the champion since both are compared.")
+    candidate_alarms: int = Field(0, ge=0, description="Alarms of the candidate since then.")
+    champion_only: int = Field(0, ge=0, description="Closed alarms that only the champion raised.")
+    candidate_only: int = Field(0, ge=0, description="Closed alarms that only the candidate raised.")
+    agreement: float | None = Field(None, ge=0, le=1, description="Share of closed alarms that the other raised, too.")
+    champion_found: int = Field(0, ge=0, description="Marked right, and the champion had raised them.")
+    candidate_found: int = Field(0, ge=0, description="Marked right, and the candidate had raised them.")
+    champion_false: int = Field(0, ge=0, description="Marked wrong, and the champion had raised them.")
+    candidate_false: int = Field(0, ge=0, description="Marked wrong, and the candidate had raised them.")
+    verdict: str = Field("", max_length=256, description="How many partitions stand where, as: 5 shadow, 1 promoted.")
+    message: str = Field("", max_length=1_024, description="Why, and what is still wanted.")
+
+
 class AnomalyDetectorStatus(Status):
     """Status of an AnomalyDetector."""
 
@@ -115,6 +135,9 @@ class AnomalyDetectorStatus(Status):
     warmup: int = Field(0, ge=0, description="Readings a series needs before it is scored.")
     message: str = Field("", max_length=1_024, description="What it is doing, such as: learning 34 of 120.")
     anomalies_last_hour: int = Field(0, ge=0, description="Anomalies that began within the last hour.")
+    candidates: list[CandidateStatus] = Field(
+        default_factory=list, max_length=4, description="Its candidate, where it has one."
+    )
     lag_records: int = Field(0, ge=0, description="Records of readings that it has not yet scored.")
     state_bytes: int = Field(0, ge=0, description="Memory that its models take, over all pods.")
     threshold: float | None = Field(None, ge=0, description="Anomaly score that counts now; a budget moves it.")

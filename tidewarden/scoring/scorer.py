@@ -167,6 +167,10 @@ class Scorer:
             Scores of the selected readings in their order, with absent readings where they were
             noticed, and the anomalies that opened, grew or closed.
         """
+        return self.judge(self.hear(frame))
+
+    def hear(self, frame: Frame) -> Filled:
+        """Readings of series that are watched, by own numbers, with those that were found absent; not yet judged."""
         if frame.table is not self._table:
             raise ValueError("the frame belongs to another series table than the scorer: decode it into the scorer's")
         own = self._number(frame.series)
@@ -176,7 +180,7 @@ class Scorer:
             rows = np.flatnonzero(own >= 0)
             own, timestamp, value = own[rows], timestamp[rows], value[rows]
         self._silence.hear(self._own.node_of[own], len(self._own.nodes))
-        return self._judge(self._gaps.fill(own, timestamp, value, self._own.node_of))
+        return self._gaps.fill(own, timestamp, value, self._own.node_of)
 
     def advance(self, watermarks: Mapping[str, int]) -> Scored:
         """Let time pass: what nodes owe that have fallen silent, and anomalies that silence has ended.
@@ -187,10 +191,8 @@ class Scorer:
         Args:
             watermarks: newest reading of each tenant, milliseconds since the epoch.
         """
-        scored = self._judge(self._gaps.absences(*self._silence.silent(self._own, watermarks)))
-        config = self._config
-        quiet_ms = (config.spec.alerting.quiet + config.max_gap) * config.interval_ms + config.lateness_ms
-        scored.anomalies += self._tracker.close_silent(watermarks, quiet_ms)
+        scored = self.judge(self.owed(watermarks))
+        scored.anomalies += self.close_silent(watermarks)
         return scored
 
     def feedback(self, feedback: Feedback, at: int) -> list[Anomaly]:
@@ -207,7 +209,40 @@ class Scorer:
         """
         return self._tracker.mark(feedback, at)
 
-    def _judge(self, filled: Filled) -> Scored:
+    def owed(self, watermarks: Mapping[str, int]) -> Filled:
+        """Absent readings of nodes that have fallen silent; not yet judged."""
+        return self._gaps.absences(*self._silence.silent(self._own, watermarks))
+
+    def close_silent(self, watermarks: Mapping[str, int]) -> list[Anomaly]:
+        """Anomalies that silence has ended."""
+        config = self._config
+        quiet_ms = (config.spec.alerting.quiet + config.max_gap) * config.interval_ms + config.lateness_ms
+        return self._tracker.close_silent(watermarks, quiet_ms)
+
+    def accompany(self, lead: Scorer) -> None:
+        """Watch the same series as ``lead``, with its numbers and its gaps, so that both judge the same rows.
+
+        Call it before each `judge`; what ``lead`` hears is then heard by both.
+        """
+        if self._own is not lead._own:
+            runs, n = self._tracker.snapshot(), len(self._own)
+            if list(self._own.keys) != list(lead._own.keys[:n]):
+                raise ValueError("the two scorers have met their series in different orders: start one of them anew")
+            self._own = lead._own
+            self._tracker = self._new_tracker()
+            self._tracker.restore(runs, np.arange(n))
+            self._tracker.marks.load(lead._tracker.marks.save())  # also where this one begins after they were set
+        self._local_of, self._global_of, self._gaps, self._silence = (
+            lead._local_of, lead._global_of, lead._gaps, lead._silence,
+        )  # fmt: skip
+        self._make_room()
+
+    @property
+    def own(self) -> SeriesTable:
+        """The watched series in order of arrival."""
+        return self._own
+
+    def judge(self, filled: Filled) -> Scored:
         """Score readings and absences, own series numbers, in order."""
         series, timestamp = filled.series, filled.timestamp
         flags, learn = filled.flags, filled.learn
@@ -365,6 +400,10 @@ class Scorer:
                     setattr(self, name, grown)
             self._local_of[given] = own
             self._global_of[own] = given
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """State for all series there are."""
         n = len(self._own)
         self._model.resize(n)
         if not self._model.calibrated:

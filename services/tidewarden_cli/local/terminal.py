@@ -66,6 +66,10 @@ class Progress:
             table.add_row("simulation", name, share, "")
         for name, facts in sorted(board.get("detectors", {}).items()):
             table.add_row("detector", name, f"{facts.get('series', 0)} series", str(facts.get("message", "")))
+        for name, facts in sorted(board.get("candidates", {}).items()):
+            table.add_row(
+                "candidate", f"{name}: {facts.get('version', '')}", str(facts.get("mode", "")), facts["message"]
+            )
         lines.append(table)
         return Group(*lines)
 

@@ -11,8 +11,10 @@ from typing import Any
 from tidewarden.clock import Clock
 from tidewarden.drift.monitor import Finding, Findings
 from tidewarden.resources import AnomalyDetector, MetricStream
+from tidewarden.scoring.candidates import Contest
 from tidewarden.scoring.scorer import Learning, Scorer
 from tidewarden.telemetry import HourlyCount, Telemetry
+from tidewarden_services.detect.candidates import post_candidate
 
 _POST_EVERY_S = 0.25  # people read the board; more often costs more than it says
 _DRIFT_EVERY_S = 5.0  # drift is a matter of hours, and to look through 100,000 series takes milliseconds
@@ -27,13 +29,13 @@ class DetectorBoard:
         self._telemetry = telemetry
         self._clock = clock
         self._lock = threading.Lock()
-        self._scorers: dict[int, Scorer] = {}
+        self._scorers: dict[int, Scorer | Contest] = {}
         self._opened = HourlyCount()
         self._posted_at: float | None = None
         self._findings: dict[int, Findings] = {}
         self._looked_at: dict[int, float] = {}
 
-    def show(self, number: int, scorer: Scorer) -> None:
+    def show(self, number: int, scorer: Scorer | Contest) -> None:
         """From now on count this instance's."""
         with self._lock:
             self._scorers[number] = scorer
@@ -91,6 +93,8 @@ class DetectorBoard:
         self._telemetry.model_series.labels(self._stream, name, "learning").set(learning.n_learning)
         self._telemetry.model_series.labels(self._stream, name, "ready").set(learning.n_ready)
         self._telemetry.model_bytes.labels(self._stream, name).set(state_bytes)
+        contests = [scorer for scorer in scorers if isinstance(scorer, Contest)]
+        post_candidate(self._telemetry, self._stream, name, contests)
         self._measure(findings)
         self._telemetry.board.post(
             "detectors",

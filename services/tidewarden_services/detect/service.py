@@ -14,6 +14,7 @@ from tidewarden.events import Anomaly, AnomalyBatch, AnomalyKind, Feedback
 from tidewarden.frames import Frame, IntArray, NodeKey, ScoreFrame, SeriesKey, SeriesTable
 from tidewarden.registry.start import Start
 from tidewarden.resources import AnomalyDetector, MetricStream
+from tidewarden.scoring.candidates import Contest, left_behind, restore_either
 from tidewarden.scoring.scorer import Scorer, ScorerConfig
 from tidewarden.telemetry import Telemetry
 from tidewarden.topics import Purpose, partition_of
@@ -29,6 +30,9 @@ class _Snapshot(msgspec.Struct):
     watermarks: dict[str, int]
     scorer: bytes
     time: dict[str, int] = {}
+    candidate: bytes = b""
+    contest: bytes = b""
+    orphans: list[Anomaly] = []  # of a model that is gone, closed, still to be told
 
 
 class DetectService:
@@ -82,7 +86,11 @@ class DetectService:
         self._partitions = partitions
         self._table = table
         self._telemetry = telemetry
-        self._scorer = Scorer(ScorerConfig.of(detector, stream, partitions), table)
+        config = ScorerConfig.of(detector, stream, partitions)
+        self._scorer: Scorer | Contest = (
+            Scorer(config, table) if config.spec.candidate is None else Contest(config, table)
+        )
+        self._orphans: list[Anomaly] = []
         self._start = start
         self._clock = clock
         self._scored = telemetry.scored.labels(self._stream, self._detector)
@@ -106,7 +114,8 @@ class DetectService:
         assert isinstance(frame, Frame)
         self._begin()
         scored = self._scorer.score(frame)
-        scores, anomalies = scored.scores, scored.anomalies
+        scores, anomalies = scored.scores, self._orphans + scored.anomalies
+        self._orphans = []
         if len(scores):
             self._learned.set(self._clock.now_ms() / 1000)
         self._board.post()
@@ -141,23 +150,35 @@ class DetectService:
         batch = AnomalyBatch(detector=self._detector, anomalies=anomalies, watermarks=watermarks)
         return [Output("anomalies", tenant, batch, self._time[tenant])]
 
-    def truth(self, series: SeriesKey, from_ms: int, until_ms: int, right: bool | None) -> None:
-        """What a person says of an anomaly (None: nothing any more), for whoever compares models by it."""
-
     def snapshot(self) -> bytes:
         """State of model, calibration, thresholds and open anomalies, and how far time had come."""
         self._begin()
         self._board.post()  # what the last record of a burst changed, and the hour that goes by
-        return msgspec.msgpack.encode(_Snapshot(1, self._watermarks, self._scorer.snapshot(), self._time))
+        scorer = self._scorer
+        states = scorer.snapshot() if isinstance(scorer, Contest) else (scorer.snapshot(), b"", b"")
+        champion, candidate, contest = states
+        return msgspec.msgpack.encode(
+            _Snapshot(1, self._watermarks, champion, self._time, candidate, contest, self._orphans)
+        )
 
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot; ValueError says what does not fit."""
         snapshot = msgspec.msgpack.decode(state, type=_Snapshot)
         self._watermarks = snapshot.watermarks
         self._time = {**snapshot.watermarks, **snapshot.time}
-        self._scorer.restore(snapshot.scorer)
+        if isinstance(self._scorer, Contest):
+            orphans = self._scorer.restore(snapshot.scorer, snapshot.candidate, snapshot.contest)
+        else:  # the candidate of before may be the detector's model now
+            stays = restore_either(self._scorer, snapshot.scorer, snapshot.candidate)
+            orphans = left_behind(snapshot.contest, stays)
+        self._orphans = snapshot.orphans + orphans
         self._start = None
         self._board.post(force=True)
+
+    def truth(self, series: SeriesKey, from_ms: int, until_ms: int, right: bool | None) -> None:
+        """What a person said of an anomaly, None where it is taken back; a candidate is judged by it."""
+        if isinstance(self._scorer, Contest):
+            self._scorer.truth(series, from_ms, until_ms, right)
 
     def close(self) -> None:
         """Let go: the status board no longer counts this instance."""
