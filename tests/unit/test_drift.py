@@ -185,7 +185,7 @@ def test_the_source_is_watched_for_what_vanishes_appears_and_changes_its_pace() 
     """One series stops, one begins late, one slows down: each is told as what it is, the fourth not at all."""
     table = SeriesTable(SeriesKey("shop", "eu", "n1", name) for name in ("steady", "stops", "begins", "slows"))
     source = Source(DAY_MS, MINUTE_MS)
-    source.state.resize(4)
+    source.resize(4)
     minutes = np.arange(6 * DAY)
     for series, kept in enumerate(
         (minutes >= 0, minutes < 3 * DAY, minutes >= 5.5 * DAY, (minutes < 3 * DAY) | (minutes % 4 == 0))

@@ -14,6 +14,7 @@ soon no model drift any more. A real incident raises both figures, too; the mess
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 from numba import njit
@@ -102,7 +103,7 @@ def poisson_quantile(mean: float, share: float) -> int:
     Above a mean of 500, where the terms underflow, by the normal approximation.
     """
     if mean > 500.0:
-        return math.ceil(mean + 3.09 * math.sqrt(mean)) if share == POISSON else math.ceil(mean)
+        return math.ceil(NormalDist(mean, math.sqrt(mean)).inv_cdf(share))
     term = math.exp(-mean)
     below, count = term, 0
     while below < share:

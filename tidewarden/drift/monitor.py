@@ -70,12 +70,12 @@ class DriftMonitor:
     @property
     def state_bytes_per_series(self) -> int:
         """Memory that one more series costs."""
-        parts = (self._distribution, self._adwin, self._source.state)
+        parts = (self._distribution, self._adwin, self._source)
         return sum(part.bytes_per_series for part in parts)
 
     def resize(self, n_series: int) -> None:
         """Make room for series ids below ``n_series``."""
-        for part in (self._distribution, self._adwin, self._source.state):
+        for part in (self._distribution, self._adwin, self._source):
             part.resize(n_series)
 
     def observe(self, scores: ScoreFrame, opened: int) -> None:
@@ -93,10 +93,9 @@ class DriftMonitor:
         drifting = self._distribution.drifting()
         shifted = self._adwin.cut_since(self._source.newest(), self._window_ms)
         found = self._source.found(table, watermarks)
-        n_watched = self._source.state.n_series
+        n_watched = self._source.n_series
         counts = {"values": len(drifting), "residuals": len(shifted), **{word: len(of) for word, of in found.items()}}
-        tenants = {key.tenant for key in table.keys} if self._scope == "tenant" else ()
-        budgets = {"detector": 1, "tenant": len(tenants), "series": len(table)}[self._scope]
+        budgets = {"detector": 1, "tenant": self._source.n_tenants, "series": len(table)}[self._scope]
         alarms, allowed, _ = self._model.alarms(budgets)
         return Findings(
             Finding(len(compared), len(drifting), self._data_message(table, drifting, len(compared))),
@@ -141,7 +140,7 @@ class DriftMonitor:
         parts: dict[str, State] = {
             "distribution": self._distribution.snapshot(),
             "adwin": self._adwin.snapshot(),
-            "source": self._source.state.snapshot(),
+            "source": self._source.snapshot(),
             "model": self._model.snapshot(),
         }
         return {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
@@ -154,7 +153,7 @@ class DriftMonitor:
 
         self._distribution.restore(part("distribution"))
         self._adwin.restore(part("adwin"))
-        self._source.state.restore(part("source"))
+        self._source.restore(part("source"))
         self._model.restore(part("model"))
 
 

@@ -48,7 +48,7 @@ def _observe(series: IntArray, timestamp: TimeArray, value: FloatArray, window_m
         row[NEWEST] = max(row[NEWEST], timestamp[i])
 
 
-class Source:
+class Source(SeriesState):
     """Comings and goings of every series.
 
     Args:
@@ -57,24 +57,24 @@ class Source:
     """
 
     def __init__(self, window_ms: int, interval_ms: int) -> None:
+        super().__init__(row=Column((ROW,), np.int64, NEVER))
         self._window_ms = window_ms
         self._expected = window_ms / interval_ms
-        self.state = SeriesState(row=Column((ROW,), np.int64, NEVER))
         self._tenants: dict[str, int] = {}
         self._tenant_of: IntArray = np.zeros(0, np.int32)  # number of each series' tenant
 
     def observe(self, series: IntArray, timestamp: TimeArray, value: FloatArray) -> None:
         """Take readings in, arrays (n,) in arrival order; absent ones (NaN) are passed over."""
-        _observe(series, timestamp, value, self._window_ms, self.state["row"])
+        _observe(series, timestamp, value, self._window_ms, self["row"])
 
     def newest(self) -> FloatArray:
         """Newest timestamp of each series, ms."""
-        return self.state["row"][: self.state.n_series, NEWEST].astype(np.float64)
+        return self["row"][: self.n_series, NEWEST].astype(np.float64)
 
     def found(self, table: SeriesTable, watermarks: Mapping[str, int]) -> dict[str, IntArray]:
         """Series that vanished, appeared, are slow or fast, by these words; ``watermarks`` are tenants' times in ms."""
         self._meet(table)
-        row = self.state["row"][: self.state.n_series]
+        row = self["row"][: self.n_series]
         n_tenants = len(self._tenants)
         now = np.array([watermarks.get(tenant, NEVER) for tenant in self._tenants], np.int64)[self._tenant_of]
         known = (row[:, FIRST] != NEVER) & (now != NEVER)
@@ -90,9 +90,14 @@ class Source:
         }  # fmt: skip
         return {word: np.flatnonzero(which).astype(np.int32) for word, which in found.items()}
 
+    @property
+    def n_tenants(self) -> int:
+        """Tenants of the series, as of the last `found`."""
+        return len(self._tenants)
+
     def _meet(self, table: SeriesTable) -> None:
         """Number the tenants of series that are new."""
-        new = table.keys[len(self._tenant_of) : self.state.n_series]
+        new = table.keys[len(self._tenant_of) : self.n_series]
         if new:
             numbers = [self._tenants.setdefault(key.tenant, len(self._tenants)) for key in new]
             self._tenant_of = np.concatenate([self._tenant_of, np.array(numbers, np.int32)])

@@ -28,6 +28,7 @@ from tidewarden.store.memory_rows import (
     null,
     ordered,
     overlaps,
+    within,
 )
 from tidewarden.store.port import Acknowledgement, Purgeable, Query, WriteBatch
 
@@ -314,8 +315,7 @@ class MemoryStore:
             if names_fit(query, event)
             and query.reason in (None, event.reason)
             and query.source in (None, event.source)
-            and (query.since is None or event.received_at >= query.since)
-            and (query.until is None or event.received_at < query.until)
+            and within(query, event.received_at)
         ]
         return ordered(query, found, lambda event: event.received_at)
 
@@ -326,10 +326,7 @@ class MemoryStore:
         found = [
             event
             for event in events
-            if names_fit(query, event)
-            and query.detector in (None, event.detector)
-            and (query.since is None or event.at_ms >= query.since)
-            and (query.until is None or event.at_ms < query.until)
+            if names_fit(query, event) and query.detector in (None, event.detector) and within(query, event.at_ms)
         ]
         return ordered(query, found, lambda event: event.at_ms)
 

@@ -102,6 +102,11 @@ def overlaps(query: Query, begin: int, end: int, score: float) -> bool:
     )
 
 
+def within(query: Query, moment: int) -> bool:
+    """Whether a moment lies in the range."""
+    return (query.since is None or moment >= query.since) and (query.until is None or moment < query.until)
+
+
 def ordered(query: Query, events: list[E], moment: Callable[[E], int]) -> list[E]:
     """The first ``limit`` events from the end that the query wants."""
     sign = -1 if query.newest_first else 1
